@@ -1,0 +1,61 @@
+/* HTTP client on libcurl's multi socket interface; at most 256 transfers a multi handle (DESIGN section 9), as
+ * many handles as needed, keep-alive per handle.
+ *
+ * Ownership: a transfer belongs to the client until its `done` fired (exactly once, from the loop). http_cancel
+ * withdraws it: no callback any more. No redirects are followed; only http and https are spoken. Handles are
+ * never added or removed inside a libcurl callback. */
+#ifndef HTTP_CLIENT_H
+#define HTTP_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "loop/loop.h"
+
+struct http_client;
+struct http_transfer;
+
+struct http_client_options {
+    const char *user_agent; /* "sandpiper/0.1.0" */
+    int max_transfers;      /* in all; refused with ERR_OVERLOADED beyond. Default 20000 */
+};
+
+struct http_client *http_client_open(struct loop *loop, const struct http_client_options *options, struct err *err);
+void http_client_close(struct http_client **c); /* drops running transfers without callbacks */
+
+struct http_response {
+    int status;              /* 0 when no answer came */
+    struct str body;         /* collected (empty when on_data took it) */
+    int64_t retry_after_sec; /* -1 without a usable Retry-After (integer seconds only) */
+    struct str next_token;   /* the X-Next-Token header, empty without */
+};
+
+/* err NULL: an HTTP answer came (any status). Otherwise ERR_TIMEOUT, ERR_IO (could not connect: nothing was
+ * sent), ERR_PROTOCOL (sent, but broken off or not HTTP), ERR_LIMIT (answer too large), ERR_CANCELED. */
+typedef void http_done_fn(void *arg, const struct http_response *response, const struct err *err);
+
+struct http_call {
+    const char *method;          /* "POST" */
+    const char *url;             /* copied */
+    const char *const *headers;  /* "Name: value", NULL-ended; copied; may be NULL */
+    struct str body;             /* copied unless body_borrowed */
+    bool body_borrowed;          /* body stays valid until done or cancel: large prompts are not copied */
+    size_t max_body;             /* cap on the collected answer; default 1 MiB */
+    int64_t timeout_ms;          /* whole call; 0: none (streams: give idle_timeout_ms) */
+    int64_t connect_timeout_ms;  /* default 5000 */
+    int64_t idle_timeout_ms;     /* no byte received for so long: ERR_TIMEOUT; 0: none */
+    /* Called for each piece of a 2xx body instead of collecting it (other statuses are collected). Return false
+     * to abort the transfer (done then gets ERR_CANCELED). */
+    bool (*on_data)(void *arg, struct str piece);
+    http_done_fn *done;
+    void *arg;
+};
+
+/* Starts a call on the loop's next turn at the latest. NULL and *err when refused. */
+struct http_transfer *http_call(struct http_client *c, const struct http_call *call, struct err *err);
+void http_cancel(struct http_transfer **t);
+int http_client_active(const struct http_client *c);
+
+#endif
