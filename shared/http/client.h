@@ -3,7 +3,8 @@
  *
  * Ownership: a transfer belongs to the client until its `done` fired (exactly once, from the loop). http_cancel
  * withdraws it: no callback any more. No redirects are followed; only http and https are spoken. Handles are
- * never added or removed inside a libcurl callback. */
+ * never added or removed inside a libcurl callback; callbacks of calls may start and cancel calls freely, but
+ * must not close the client. */
 #ifndef HTTP_CLIENT_H
 #define HTTP_CLIENT_H
 
@@ -45,6 +46,9 @@ struct http_call {
     size_t max_body;             /* cap on the collected answer; default 1 MiB */
     int64_t timeout_ms;          /* whole call; 0: none (streams: give idle_timeout_ms) */
     int64_t connect_timeout_ms;  /* default 5000 */
+    bool public_only;            /* refuse addresses that are not of the public internet (checked at connecting,
+                                  * after DNS; ERR_IO) and ignore proxies: for URLs that callers name. Give such
+                                  * calls a client of their own, since kept connections are not checked again */
     int64_t idle_timeout_ms;     /* no byte received for so long: ERR_TIMEOUT; 0: none */
     /* Called for each piece of a 2xx body instead of collecting it (other statuses are collected). Return false
      * to abort the transfer (done then gets ERR_CANCELED). */

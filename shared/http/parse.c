@@ -2,13 +2,12 @@
  *
  * llhttp 8.1 (Debian 12) is known to let through: a bare CR or LF in some places of a head (CVE-2023-30589), lines
  * that begin with a blank, empty field names, RTSP and ICE requests, and a bare LF at the very end of a chunked
- * body. All are refused here. Trailer fields are refused, too: nobody sends them to us and they are one more place
- * where two parsers can differ. */
+ * body. All are refused here. */
 #include "http/parse.h"
 
 #include <stdlib.h>
 
-enum { EXTENSIONS_MAX = 4096 };
+enum { EXTRAS_MAX = 4096 };
 
 /* ---- the scan ---- */
 
@@ -86,7 +85,7 @@ static int on_field(llhttp_t *ll, const char *at, size_t n)
     struct http_parser *p = ll->data;
     struct http_head *h = p->head;
     if (h == NULL)
-        return -1; /* a trailer */
+        return 0; /* a trailer: its framing is checked below, its content dropped */
     if (p->in_value || h->count == 0) {
         h->fields[h->count] = (struct http_field){0};
         h->count++;
@@ -100,7 +99,7 @@ static int on_value(llhttp_t *ll, const char *at, size_t n)
 {
     struct http_parser *p = ll->data;
     if (p->head == NULL)
-        return -1;
+        return 0;
     p->in_value = true;
     extend(&p->head->fields[p->head->count - 1].value, at, n);
     return 0;
@@ -123,8 +122,16 @@ static int on_extension(llhttp_t *ll, const char *at, size_t n)
 {
     (void)at;
     struct http_parser *p = ll->data;
-    p->extensions += n;
-    return p->extensions > EXTENSIONS_MAX ? -1 : 0;
+    p->extras += n;
+    return p->extras > EXTRAS_MAX ? -1 : 0;
+}
+
+/* Stops behind the last chunk's line: from there on another check applies. */
+static int on_chunk(llhttp_t *ll)
+{
+    struct http_parser *p = ll->data;
+    p->trailing = ll->content_length == 0;
+    return p->trailing ? HPE_PAUSED : 0;
 }
 
 static int on_complete(llhttp_t *ll)
@@ -143,6 +150,7 @@ static const llhttp_settings_t settings = {
     .on_body = on_body,
     .on_chunk_extension_name = on_extension,
     .on_chunk_extension_value = on_extension,
+    .on_chunk_header = on_chunk,
     .on_message_complete = on_complete,
 };
 
@@ -305,8 +313,8 @@ enum err_code http_head_parse(struct http_parser *p, struct str bytes, int lines
     llhttp_init(&p->ll, HTTP_REQUEST, &settings);
     p->ll.data = p;
     p->head = h;
-    p->in_value = p->complete = false;
-    p->extensions = 0;
+    p->in_value = p->trailing = p->complete = false;
+    p->extras = 0;
     p->last = '\n';
     llhttp_errno_t e = llhttp_execute(&p->ll, copy, bytes.n);
     p->head = NULL;
@@ -331,32 +339,45 @@ void http_head_deinit(struct http_head *h)
 
 /* ---- a chunked body ---- */
 
-/* llhttp takes a bare LF for the last line's end; the byte before it must be a CR. */
-static bool ended_with_crlf(const struct http_parser *p, struct str in, const char *end)
+/* llhttp takes a bare LF here and there behind the last chunk: every line must end with CRLF and begin without a
+ * blank. `last` carries the byte before. */
+static bool trailer_is_strict(struct http_parser *p, struct str raw)
 {
-    size_t n = (size_t)(end - in.p);
-    return n >= 2 ? end[-2] == '\r' : n == 1 && p->last == '\r';
+    char before = p->last;
+    for (size_t i = 0; i < raw.n; i++) {
+        char c = raw.p[i];
+        bool blank = c == ' ' || c == '\t';
+        if (c == '\0' || (c == '\n') != (before == '\r') || (blank && before == '\n'))
+            return false;
+        before = c;
+    }
+    p->extras += raw.n;
+    return p->extras <= EXTRAS_MAX;
 }
 
 enum http_chunk_result http_chunk_next(struct http_parser *p, struct str *in)
 {
-    if (in->n == 0)
-        return HTTP_CHUNK_MORE;
-    llhttp_resume(&p->ll);
-    p->piece = (struct str){0};
-    llhttp_errno_t e = llhttp_execute(&p->ll, in->p, in->n);
-    if (e == HPE_OK) {
-        p->last = in->p[in->n - 1];
-        *in = str_make(in->p + in->n, 0);
-        return HTTP_CHUNK_MORE;
+    for (;;) {
+        if (in->n == 0)
+            return HTTP_CHUNK_MORE;
+        bool trailing = p->trailing;
+        llhttp_resume(&p->ll);
+        p->piece = (struct str){0};
+        llhttp_errno_t e = llhttp_execute(&p->ll, in->p, in->n);
+        if (e != HPE_OK && e != HPE_PAUSED)
+            return HTTP_CHUNK_BAD;
+        const char *end = e == HPE_OK ? in->p + in->n : llhttp_get_error_pos(&p->ll);
+        struct str eaten = str_make(in->p, (size_t)(end - in->p));
+        if (trailing && !trailer_is_strict(p, eaten))
+            return HTTP_CHUNK_BAD;
+        if (eaten.n > 0)
+            p->last = end[-1];
+        *in = str_make(end, in->n - eaten.n);
+        if (p->complete)
+            return HTTP_CHUNK_END;
+        if (p->piece.n > 0)
+            return HTTP_CHUNK_PIECE;
+        if (eaten.n == 0 && p->trailing == trailing)
+            return HTTP_CHUNK_BAD; /* no progress: never seen, but a loop must not depend on that */
     }
-    if (e != HPE_PAUSED)
-        return HTTP_CHUNK_BAD;
-    const char *end = llhttp_get_error_pos(&p->ll);
-    if (p->complete && !ended_with_crlf(p, *in, end))
-        return HTTP_CHUNK_BAD;
-    if (end > in->p)
-        p->last = end[-1];
-    *in = str_make(end, (size_t)(in->p + in->n - end));
-    return p->complete ? HTTP_CHUNK_END : HTTP_CHUNK_PIECE;
 }

@@ -48,9 +48,10 @@ struct http_parser {
     llhttp_t ll;
     struct http_head *head; /* while its callbacks fill it */
     bool in_value;
-    struct str piece;  /* the part of a chunked body that was just read */
-    size_t extensions; /* bytes of chunk extensions seen */
-    char last;         /* the last byte of the input before */
+    struct str piece; /* the part of a chunked body that was just read */
+    size_t extras;    /* bytes of chunk extensions and trailers seen */
+    char last;        /* the last byte of the input before */
+    bool trailing;    /* behind the last chunk's line */
     bool complete;
 };
 
