@@ -109,7 +109,8 @@ struct loop *loop_new(void)
     struct loop *loop = calloc(1, sizeof *loop);
     if (loop == NULL)
         return NULL;
-    loop->ev = ev_default_loop(EVFLAG_AUTO);
+    /* Not the default loop: that one waits for every child of the process, and who starts children wants to. */
+    loop->ev = ev_loop_new(EVFLAG_AUTO);
     if (loop->ev == NULL) {
         free(loop);
         return NULL;
