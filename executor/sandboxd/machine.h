@@ -1,0 +1,24 @@
+/* What this machine must have before a sandbox can be promised. */
+#ifndef SANDBOXD_MACHINE_H
+#define SANDBOXD_MACHINE_H
+
+#include "base/buf.h"
+#include "options.h"
+#include "plan.h"
+
+/* Hard needs: root, namespaces, bubblewrap, overlay. ERR_UNAVAILABLE names all that is missing. */
+int machine_check(const struct options *o, struct err *err);
+
+/* Limits that cannot be enforced (the disk's, egress's) are appended to missing, comma-separated; *disk_out says whether
+ * the disk's can be. */
+void machine_check_limits(const struct options *o, struct buf *missing, bool *disk_out);
+
+/* What every cell is built from (plan.h); strings live as long as p. */
+struct machine_plan {
+    struct plan plan;
+    char paths[3][512];
+    char mounts[1024], deny[1024];
+};
+int machine_plan(const struct options *o, bool disk_limited, struct machine_plan *p, struct err *err);
+
+#endif
