@@ -57,7 +57,7 @@ struct redis_request *redis_eval(struct redis *r, struct redis_script *script, c
 
 struct redis_sub;
 typedef void redis_message_fn(void *arg, struct str channel, struct str payload);
-/* on_state(true) comes after every (re)subscription was confirmed: re-read what may have been missed. A PING every
+/* on_state(true) comes after every (re)subscription was confirmed: re-read what may have been missed. A probe every
  * few seconds finds dead connections. */
 struct redis_sub *redis_sub_open(struct loop *loop, const struct redis_options *options, const char *const *channels,
                                  int count, redis_message_fn *fn, void *arg, struct err *err);
@@ -65,10 +65,11 @@ void redis_sub_close(struct redis_sub **s);
 
 /* ---- replies ---- */
 
-enum redis_type { REDIS_NIL, REDIS_INT, REDIS_STR, REDIS_STATUS, REDIS_ARRAY };
+/* REDIS_ERROR occurs inside arrays only (EXEC, scripts): as a whole reply it comes as an err. */
+enum redis_type { REDIS_NIL, REDIS_INT, REDIS_STR, REDIS_STATUS, REDIS_ARRAY, REDIS_ERROR };
 enum redis_type redis_type_of(const struct redis_reply *r);
 int64_t redis_int(const struct redis_reply *r); /* a string that is a number counts; else 0 */
-struct str redis_str(const struct redis_reply *r); /* empty for other types */
+struct str redis_str(const struct redis_reply *r); /* also a status's and an error's text; else empty */
 size_t redis_count(const struct redis_reply *r);   /* 0 for other types */
 const struct redis_reply *redis_at(const struct redis_reply *r, size_t i); /* NULL outside */
 
