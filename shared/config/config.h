@@ -55,9 +55,14 @@ struct config_table {
 
 enum config_action { CONFIG_RUN, CONFIG_EXIT_OK, CONFIG_EXIT_BAD };
 
+/* All keys of all daemons, NULL-ended (names.c): a daemon that gains a key adds it there. KEY_FILE goes with KEY. */
+extern const char *const config_known_names[];
+
 /* Parses argv (--help --version --config FILE --check-config --print-config and the table's flags) and all
  * sources into `out` (the daemon's zeroed config struct). Prints what was asked for to stdout, errors to stderr
- * (every error, not only the first). CONFIG_EXIT_BAD means exit status 2. */
+ * (every error, not only the first). CONFIG_EXIT_BAD means exit status 2.
+ * An empty value counts as not given. After CONFIG_RUN the secrets are gone from the environment (children would
+ * inherit them); after the other two `out` holds nothing to unload. */
 enum config_action config_load(const struct config_table *table, int argc, char **argv, void *out);
 
 /* Frees the strings and secrets that config_load put into out. */
