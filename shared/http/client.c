@@ -4,8 +4,8 @@
  * transfer it is being told about. A transfer is freed by http_cancel, by http_client_close, or after `done`.
  *
  * libcurl repeats a request by itself on a fresh connection when a kept connection turns out dead before a byte of
- * the answer came. For calls that must not happen twice the owner reconciles anyway (sandbox creates carry a
- * nonce; webhooks an id). */
+ * the answer came, POST included. That can do a thing twice; a call with `once` hands its body out through a read
+ * callback that cannot be rewound, so that libcurl fails instead (at the price of a second write for the body). */
 #include "http/client.h"
 
 #include <arpa/inet.h>
@@ -159,6 +159,17 @@ static size_t header_cb(char *data, size_t one, size_t n, void *arg)
     return n;
 }
 
+/* Only for calls that must not be repeated. */
+static size_t read_cb(char *to, size_t one, size_t n, void *arg)
+{
+    struct http_transfer *t = arg;
+    size_t left = t->call.body.n - t->body_sent, room = one * n;
+    n = left < room ? left : room;
+    memcpy(to, t->call.body.p + t->body_sent, n);
+    t->body_sent += n;
+    return n;
+}
+
 /* An address that is not of the public internet: this machine, its networks, and the special ranges (RFC 6890). */
 static bool v4_is_private(uint32_t a)
 {
@@ -272,7 +283,12 @@ static void set_method(struct http_transfer *t)
     bool post = strcmp(method, "POST") == 0;
     if (t->call.body.n > 0 || post) {
         curl_easy_setopt(t->easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->call.body.n > 0 ? t->call.body.p : "");
+        if (t->call.once && t->call.body.n > 0) {
+            curl_easy_setopt(t->easy, CURLOPT_READFUNCTION, read_cb);
+            curl_easy_setopt(t->easy, CURLOPT_READDATA, t);
+        } else {
+            curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->call.body.n > 0 ? t->call.body.p : "");
+        }
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->call.body.n);
     }
     if (strcmp(method, "HEAD") == 0)

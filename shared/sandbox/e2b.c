@@ -221,22 +221,22 @@ static void on_control_done(void *arg, const struct http_response *response, con
     on_done(arg, response, err);
 }
 
-void e2b_control(struct e2b_request *r, const char *method, const char *path, struct str json, int64_t timeout_ms,
-                 size_t max_body, e2b_answer_fn *on_answer)
+void e2b_control(struct e2b_request *r, const struct e2b_control *c, e2b_answer_fn *on_answer)
 {
     char url[URL_BYTES];
-    int n = snprintf(url, sizeof url, "%s%s", r->e2b->api_url, path);
+    int n = snprintf(url, sizeof url, "%s%s", r->e2b->api_url, c->path);
     struct e2b_headers h = {.count = 0};
     e2b_header(&h, "X-API-Key", r->e2b->api_key);
-    if (json.n > 0)
+    if (c->json.n > 0)
         e2b_header(&h, "Content-Type", STR("application/json"));
     struct http_call call = {
-        .method = method,
+        .method = c->method,
         .url = url,
         .headers = h.list,
-        .body = json,
-        .max_body = max_body,
-        .timeout_ms = timeout_ms,
+        .body = c->json,
+        .once = c->once,
+        .max_body = c->max_body > 0 ? c->max_body : E2B_ANSWER_BYTES,
+        .timeout_ms = c->timeout_ms,
         .done = on_control_done,
         .arg = r,
     };
@@ -391,7 +391,9 @@ static void on_probed(struct e2b_request *r, const struct http_response *answer,
 
 static void probe(struct e2b_request *r)
 {
-    e2b_control(r, "POST", "/v2/sandboxes", STR("{}"), PROBE_MS, E2B_ANSWER_BYTES, on_probed);
+    struct e2b_control call = {
+        .method = "POST", .path = "/v2/sandboxes", .json = STR("{}"), .timeout_ms = PROBE_MS};
+    e2b_control(r, &call, on_probed);
 }
 
 /* ---- the provider ---- */

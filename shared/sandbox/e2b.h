@@ -74,8 +74,14 @@ void e2b_header(struct e2b_headers *h, const char *name, struct str value);
 void e2b_header_int(struct e2b_headers *h, const char *name, int64_t value);
 
 /* Sends a call of the control plane: path after the API's address; json may be empty. The answer comes to on_answer. */
-void e2b_control(struct e2b_request *r, const char *method, const char *path, struct str json, int64_t timeout_ms,
-                 size_t max_body, e2b_answer_fn *on_answer);
+struct e2b_control {
+    const char *method, *path;
+    struct str json;
+    int64_t timeout_ms;
+    size_t max_body; /* 0: E2B_ANSWER_BYTES */
+    bool once;       /* must not be sent a second time */
+};
+void e2b_control(struct e2b_request *r, const struct e2b_control *c, e2b_answer_fn *on_answer);
 
 /* The address of a sandbox's daemon and the headers that lead to it. */
 void e2b_data_headers(struct e2b_headers *h, const struct sandbox *sandbox);

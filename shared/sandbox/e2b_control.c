@@ -194,8 +194,14 @@ static void create_send(struct create *c)
     create_body(c, &body);
     e2b_timer_stop(&c->r);
     c->state = CREATE_SENT;
-    const char *path = c->r.e2b->probe == E2B_V1 ? "/sandboxes" : "/v2/sandboxes";
-    e2b_control(&c->r, "POST", path, buf_view(&body), e2b_left_ms(&c->r), E2B_ANSWER_BYTES, on_created);
+    struct e2b_control call = {
+        .method = "POST",
+        .path = c->r.e2b->probe == E2B_V1 ? "/sandboxes" : "/v2/sandboxes",
+        .json = buf_view(&body),
+        .timeout_ms = e2b_left_ms(&c->r),
+        .once = true,
+    };
+    e2b_control(&c->r, &call, on_created);
     buf_deinit(&body);
 }
 
@@ -299,8 +305,13 @@ static void repeated_send(struct e2b_request *r)
 {
     struct repeated *c = (struct repeated *)r;
     int64_t left = e2b_left_ms(r);
-    e2b_control(r, c->method, c->path, str_of(c->body), left < E2B_TRY_MS ? left : E2B_TRY_MS, E2B_ANSWER_BYTES,
-                on_repeated);
+    struct e2b_control call = {
+        .method = c->method,
+        .path = c->path,
+        .json = str_of(c->body),
+        .timeout_ms = left < E2B_TRY_MS ? left : E2B_TRY_MS,
+    };
+    e2b_control(r, &call, on_repeated);
 }
 
 static void repeated_bad(struct e2b_request *r)
@@ -415,7 +426,9 @@ struct sandbox_request *e2b_snapshot(struct provider *p, const struct sandbox *s
     if (name != NULL)
         jw_kcstr(&w, "name", name);
     jw_object_end(&w);
-    e2b_control(&s->r, "POST", path, buf_view(&body), deadline_ms, E2B_ANSWER_BYTES, on_snapshot);
+    struct e2b_control call = {
+        .method = "POST", .path = path, .json = buf_view(&body), .timeout_ms = deadline_ms, .once = true};
+    e2b_control(&s->r, &call, on_snapshot);
     buf_deinit(&body);
     return &s->r.base;
 }

@@ -165,8 +165,13 @@ static void ask_page(struct list *l)
 {
     struct buf path;
     buf_init(&path, 2 * QUERY_BYTES);
-    const char *text = build_path(l, &path) ? path.data : "/v2/sandboxes";
-    e2b_control(&l->r, "GET", text, STR(""), e2b_left_ms(&l->r), E2B_LIST_BYTES, on_page);
+    struct e2b_control call = {
+        .method = "GET",
+        .path = build_path(l, &path) ? path.data : "/v2/sandboxes",
+        .timeout_ms = e2b_left_ms(&l->r),
+        .max_body = E2B_LIST_BYTES,
+    };
+    e2b_control(&l->r, &call, on_page);
     buf_deinit(&path);
 }
 
