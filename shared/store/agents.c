@@ -1,0 +1,241 @@
+/* Agents and their versions. */
+#include "store/agents.h"
+
+#include <stdlib.h>
+
+#include "store/call.h"
+
+/* ---- resolving ---- */
+
+static const char sql_resolve[] =
+    "SELECT a.id, coalesce(v.version, 0), coalesce(v.status, 0::int2), v.timeout_ms FROM agents a "
+    "LEFT JOIN agent_versions v ON v.agent = a.id AND v.version = "
+    "CASE WHEN $3 > 0 THEN $3 ELSE coalesce(a.serving, a.latest) END "
+    "WHERE a.tenant = $1 AND a.slug = $2";
+
+static void reply_resolve(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    struct agent_target t = {0};
+    if (err == NULL && pg_rows(r) == 1)
+        t = (struct agent_target){.found = pg_get_int4(r, 0, 1) > 0,
+                                  .ready = pg_get_int2(r, 0, 2) == AGENT_READY,
+                                  .agent = pg_get_uuid(r, 0, 0),
+                                  .version = pg_get_int4(r, 0, 1),
+                                  .timeout_ms = pg_get_int4(r, 0, 3)};
+    ((agent_resolve_fn *)c->fn)(c->arg, &t, err);
+    free(c);
+}
+
+int agent_resolve(struct pg *pg, int32_t tenant, struct str slug, int32_t version, int64_t deadline_ms,
+                  agent_resolve_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = pg_params_new(512);
+    if (p != NULL) {
+        pg_put_int4(p, tenant);
+        pg_put_text(p, slug);
+        pg_put_int4(p, version);
+    }
+    return store_query(pg, sql_resolve, p, deadline_ms, reply_resolve, (void (*)(void))fn, arg, err);
+}
+
+/* ---- reading ---- */
+
+static const char sql_agents[] =
+    "SELECT a.id, a.slug, coalesce(a.serving, 0), a.created_at, v.version, v.status, v.runtime, v.entry, v.install, "
+    "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at "
+    "FROM agents a JOIN agent_versions v ON v.agent = a.id AND v.version = a.latest "
+    "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
+
+static void read_agent(const struct pg_result *r, int i, struct agent_record *out)
+{
+    *out = (struct agent_record){.id = pg_get_uuid(r, i, 0),
+                                 .slug = pg_get_str(r, i, 1),
+                                 .serving = pg_get_int4(r, i, 2),
+                                 .created_at = pg_get_time(r, i, 3)};
+    out->latest = (struct agent_build){.version = pg_get_int4(r, i, 4),
+                                       .status = (enum agent_status)pg_get_int2(r, i, 5),
+                                       .runtime = pg_get_str(r, i, 6),
+                                       .entry = pg_get_str(r, i, 7),
+                                       .install = pg_get_str(r, i, 8),
+                                       .error_code = pg_get_str(r, i, 9),
+                                       .error_message = pg_get_str(r, i, 10),
+                                       .log = pg_get_str(r, i, 11),
+                                       .archive_bytes = pg_get_int8(r, i, 12),
+                                       .created_at = pg_get_time(r, i, 13)};
+    if (!pg_is_null(r, i, 14))
+        out->latest.finished_at = pg_get_time(r, i, 14);
+    out->status = out->serving > 0 ? AGENT_READY : out->latest.status;
+}
+
+static void reply_agents(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    size_t n = err == NULL ? (size_t)pg_rows(r) : 0;
+    struct agent_record *list = calloc(n + 1, sizeof *list);
+    struct err none;
+    if (list == NULL && err == NULL) {
+        err_set(&none, ERR_NO_MEMORY, "no memory for agents");
+        err = &none;
+    }
+    for (size_t i = 0; err == NULL && i < n; i++)
+        read_agent(r, (int)i, &list[i]);
+    ((agents_fn *)c->fn)(c->arg, list, err == NULL ? n : 0, err);
+    free(list);
+    free(c);
+}
+
+int agents_get(struct pg *pg, int32_t tenant, struct str slug, struct str after, int limit, int64_t deadline_ms,
+               agents_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = pg_params_new(512);
+    if (p != NULL) {
+        pg_put_int4(p, tenant);
+        pg_put_text(p, slug);
+        pg_put_text(p, after);
+        pg_put_int8(p, limit);
+    }
+    return store_query(pg, sql_agents, p, deadline_ms, reply_agents, (void (*)(void))fn, arg, err);
+}
+
+/* ---- deploying ---- */
+
+static const char sql_file_put[] =
+    "INSERT INTO agent_files (id, chunk, data) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+static const char sql_file_drop[] =
+    "DELETE FROM agent_files WHERE id = $1 AND NOT EXISTS (SELECT FROM agent_versions v WHERE v.id = $1)";
+static const char sql_deploy[] =
+    "WITH a AS (INSERT INTO agents AS o (id, tenant, slug, latest) VALUES ($1, $2, $3, 1) "
+    "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
+    "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, archive_bytes, "
+    "archive_sha256) SELECT a.id, a.latest, $4, $2, $5, $6, $7, nullif($8, 0), $9, $10 FROM a "
+    "RETURNING agent, version";
+
+int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct str data, int64_t deadline_ms,
+                   agent_done_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = pg_params_new(data.n + 256);
+    if (p != NULL) {
+        pg_put_uuid(p, version_id);
+        pg_put_int4(p, chunk);
+        pg_put_bytea(p, data);
+    }
+    return store_query(pg, sql_file_put, p, deadline_ms, store_reply_done, (void (*)(void))fn, arg, err);
+}
+
+int agent_file_drop(struct pg *pg, struct uuid version_id, int64_t deadline_ms)
+{
+    struct pg_params *p = pg_params_new(64);
+    if (p != NULL)
+        pg_put_uuid(p, version_id);
+    return store_query(pg, sql_file_drop, p, deadline_ms, store_reply_done, NULL, NULL, NULL);
+}
+
+static void reply_deploy(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    bool ok = err == NULL && pg_rows(r) == 1;
+    ((agent_deploy_fn *)c->fn)(c->arg, ok ? pg_get_uuid(r, 0, 0) : (struct uuid){0}, ok ? pg_get_int4(r, 0, 1) : 0,
+                               err);
+    free(c);
+}
+
+int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
+                 const struct agent_manifest *manifest, int64_t archive_bytes,
+                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn, void *arg,
+                 struct err *err)
+{
+    struct pg_params *p = pg_params_new(4096);
+    if (p != NULL) {
+        pg_put_uuid(p, uuid_new());
+        pg_put_int4(p, tenant);
+        pg_put_text(p, slug);
+        pg_put_uuid(p, version_id);
+        pg_put_text(p, str_of(manifest->runtime));
+        pg_put_text(p, str_of(manifest->entry));
+        pg_put_text(p, str_of(manifest->install));
+        pg_put_int4(p, manifest->timeout_ms);
+        pg_put_int8(p, archive_bytes);
+        pg_put_bytea(p, str_make((const char *)archive_sha256, SHA256_BYTES));
+    }
+    return store_query(pg, sql_deploy, p, deadline_ms, reply_deploy, (void (*)(void))fn, arg, err);
+}
+
+/* ---- for executors ---- */
+
+static const char sql_version[] =
+    "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.slug, v.runtime, v.entry, v.install, v.snapshot, "
+    "v.archive_bytes FROM agent_versions v JOIN agents a ON a.id = v.agent WHERE v.agent = $1 AND v.version = $2";
+static const char sql_file_get[] = "SELECT data FROM agent_files WHERE id = $1 AND chunk = $2";
+static const char sql_finish[] =
+    "WITH v AS (UPDATE agent_versions SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, ''), "
+    "error_message = nullif($5, ''), build_log = $6, finished_at = now() WHERE id = $1 AND status = 0 "
+    "RETURNING agent, version, status) "
+    "UPDATE agents a SET serving = v.version FROM v WHERE a.id = v.agent AND v.status = 1 "
+    "AND coalesce(a.serving, 0) < v.version";
+
+static void reply_version(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    struct agent_version v = {0};
+    bool found = err == NULL && pg_rows(r) == 1;
+    if (found)
+        v = (struct agent_version){.id = pg_get_uuid(r, 0, 0),
+                                   .agent = pg_get_uuid(r, 0, 1),
+                                   .tenant = pg_get_int4(r, 0, 2),
+                                   .version = pg_get_int4(r, 0, 3),
+                                   .status = (enum agent_status)pg_get_int2(r, 0, 4),
+                                   .slug = pg_get_str(r, 0, 5),
+                                   .runtime = pg_get_str(r, 0, 6),
+                                   .entry = pg_get_str(r, 0, 7),
+                                   .install = pg_get_str(r, 0, 8),
+                                   .snapshot = pg_get_str(r, 0, 9),
+                                   .archive_bytes = pg_get_int8(r, 0, 10)};
+    ((agent_version_fn *)c->fn)(c->arg, found, &v, err);
+    free(c);
+}
+
+int agent_version_get(struct pg *pg, struct uuid agent, int32_t version, int64_t deadline_ms, agent_version_fn *fn,
+                      void *arg, struct err *err)
+{
+    struct pg_params *p = pg_params_new(256);
+    if (p != NULL) {
+        pg_put_uuid(p, agent);
+        pg_put_int4(p, version);
+    }
+    return store_query(pg, sql_version, p, deadline_ms, reply_version, (void (*)(void))fn, arg, err);
+}
+
+static void reply_chunk(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    bool found = err == NULL && pg_rows(r) == 1;
+    ((agent_chunk_fn *)c->fn)(c->arg, found ? pg_get_str(r, 0, 0) : str_of(NULL), err);
+    free(c);
+}
+
+int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t deadline_ms, agent_chunk_fn *fn,
+                   void *arg, struct err *err)
+{
+    struct pg_params *p = pg_params_new(256);
+    if (p != NULL) {
+        pg_put_uuid(p, version_id);
+        pg_put_int4(p, chunk);
+    }
+    return store_query(pg, sql_file_get, p, deadline_ms, reply_chunk, (void (*)(void))fn, arg, err);
+}
+
+int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadline_ms, agent_done_fn *fn, void *arg,
+                       struct err *err)
+{
+    struct pg_params *p = pg_params_new(b->log.n + b->error_message.n + 1024);
+    if (p != NULL) {
+        pg_put_uuid(p, b->id);
+        pg_put_int2(p, b->ready ? AGENT_READY : AGENT_FAILED);
+        pg_put_text(p, b->snapshot);
+        pg_put_text(p, str_of(b->error != ERR_NONE ? err_code_name(b->error) : NULL));
+        pg_put_text(p, b->error_message);
+        pg_put_text(p, b->log);
+    }
+    return store_query(pg, sql_finish, p, deadline_ms, store_reply_done, (void (*)(void))fn, arg, err);
+}

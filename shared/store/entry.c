@@ -1,0 +1,104 @@
+/* Packing and unpacking of stream entries. */
+#include "store/entry.h"
+
+#include <string.h>
+
+enum { ENTRY_VERSION = 1 };
+
+static void put(struct buf *b, uint64_t v, size_t bytes)
+{
+    uint8_t raw[8];
+    for (size_t i = 0; i < bytes; i++)
+        raw[i] = (uint8_t)(v >> (8 * i));
+    buf_append(b, raw, bytes);
+}
+
+struct reader {
+    const uint8_t *p;
+    size_t left;
+    bool bad;
+};
+
+static uint64_t get(struct reader *r, size_t bytes)
+{
+    if (r->left < bytes) {
+        r->bad = true;
+        return 0;
+    }
+    uint64_t v = 0;
+    for (size_t i = 0; i < bytes; i++)
+        v |= (uint64_t)r->p[i] << (8 * i);
+    r->p += bytes;
+    r->left -= bytes;
+    return v;
+}
+
+static struct uuid get_uuid(struct reader *r)
+{
+    struct uuid id = {0};
+    if (r->left < sizeof id.b) {
+        r->bad = true;
+        return id;
+    }
+    memcpy(id.b, r->p, sizeof id.b);
+    r->p += sizeof id.b;
+    r->left -= sizeof id.b;
+    return id;
+}
+
+bool entry_encode(const struct entry *e, struct buf *out)
+{
+    put(out, ENTRY_VERSION, 1);
+    put(out, (uint64_t)e->kind, 1);
+    buf_append(out, e->id.b, sizeof e->id.b);
+    put(out, (uint32_t)e->tenant, 4);
+    buf_append(out, e->agent.b, sizeof e->agent.b);
+    put(out, (uint32_t)e->version, 4);
+    put(out, (uint16_t)e->attempt, 2);
+    put(out, (uint16_t)e->max_attempts, 2);
+    put(out, (uint16_t)e->retry_on, 2);
+    put(out, (uint16_t)e->reruns, 2);
+    put(out, (uint16_t)e->blames, 2);
+    put(out, (uint64_t)e->priority, 1);
+    put(out, (uint32_t)e->timeout_ms, 4);
+    put(out, (uint64_t)e->queue_deadline.us, 8);
+    put(out, (uint64_t)e->ready.us, 8);
+    put(out, e->prompt_bytes, 4);
+    put(out, e->prompt_inline ? 1 : 0, 1);
+    if (e->prompt_inline)
+        buf_str(out, e->prompt);
+    return !out->failed;
+}
+
+static bool plausible(const struct entry *e)
+{
+    return (e->kind == ENTRY_INVOCATION || e->kind == ENTRY_BUILD) && (unsigned)e->priority < INV_PRIORITIES &&
+           e->attempt >= 1 && e->version >= 1 && e->timeout_ms > 0;
+}
+
+bool entry_decode(struct str body, struct entry *e)
+{
+    struct reader r = {.p = (const uint8_t *)body.p, .left = body.n};
+    if (get(&r, 1) != ENTRY_VERSION)
+        return false;
+    *e = (struct entry){.kind = (enum entry_kind)get(&r, 1)};
+    e->id = get_uuid(&r);
+    e->tenant = (int32_t)get(&r, 4);
+    e->agent = get_uuid(&r);
+    e->version = (int32_t)get(&r, 4);
+    e->attempt = (int16_t)get(&r, 2);
+    e->max_attempts = (int16_t)get(&r, 2);
+    e->retry_on = (int16_t)get(&r, 2);
+    e->reruns = (int16_t)get(&r, 2);
+    e->blames = (int16_t)get(&r, 2);
+    e->priority = (enum inv_priority)get(&r, 1);
+    e->timeout_ms = (int32_t)get(&r, 4);
+    e->queue_deadline.us = (int64_t)get(&r, 8);
+    e->ready.us = (int64_t)get(&r, 8);
+    e->prompt_bytes = (uint32_t)get(&r, 4);
+    e->prompt_inline = get(&r, 1) == 1;
+    e->prompt = str_make((const char *)r.p, r.left);
+    if (r.bad || !plausible(e))
+        return false;
+    return e->prompt_inline ? e->prompt.n == e->prompt_bytes : e->prompt.n == 0;
+}

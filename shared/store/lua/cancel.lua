@@ -1,0 +1,19 @@
+-- Takes a job off the queue, or tells its executor.
+-- KEYS: live windows; ARGV: id, prefix of the cancel sets, prefix of the control channels
+-- Returns 'absent' (waits in PostgreSQL, or has ended), 'removed' (was queued, is gone), 'running' (owner told).
+local live = redis.call('HGET', KEYS[1], ARGV[1])
+if not live then
+  return 'absent'
+end
+local st, _, owner, stream, entry, tenant = string.match(live, '^(%S) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+if st == 'q' then
+  redis.call('XACK', stream, 'executors', entry)
+  redis.call('XDEL', stream, entry)
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.call('HINCRBY', KEYS[2], tenant, -1)
+  return 'removed'
+end
+redis.call('SADD', ARGV[2] .. owner, ARGV[1])
+redis.call('EXPIRE', ARGV[2] .. owner, 7200)
+redis.call('PUBLISH', ARGV[3] .. owner, ARGV[1])
+return 'running'

@@ -1,0 +1,218 @@
+/* Reading invocations back.
+ *
+ * The look-ups are LATERAL subqueries fenced with OFFSET 0: one index probe an id in the one partition that can
+ * hold it, whatever the planner believes of the sizes of partitions that it has no statistics for. */
+#include "store/records.h"
+
+#include <stdlib.h>
+
+#include "store/call.h"
+
+#define RECORD_SELECT(result_join) \
+    "SELECT i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, i.prompt, i.prompt_bytes, i.metadata, " \
+    "EXISTS (SELECT FROM cancels c WHERE c.id = i.id), a.attempt, a.not_before, " \
+    "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, r.output, r.output_bytes, " \
+    "r.output_truncated, r.logs, r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at, " \
+    "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes, " \
+    "h.attempts::text " \
+    "FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) " \
+    "JOIN LATERAL (SELECT * FROM invocations i WHERE i.id = w.id AND i.tenant = w.tenant OFFSET 0) i ON true " \
+    result_join " JOIN LATERAL (SELECT * FROM results r WHERE r.id = w.id OFFSET 0) r ON true " \
+    "LEFT JOIN LATERAL (SELECT attempt, not_before FROM attempts a WHERE a.id = w.id ORDER BY attempt DESC LIMIT 1) " \
+    "a ON true " \
+    "LEFT JOIN LATERAL (SELECT * FROM usage u WHERE u.id = w.id AND u.attempt = r.attempt OFFSET 0) u ON true " \
+    "LEFT JOIN LATERAL (SELECT json_agg(json_build_object('attempt', u.attempt, 'sandbox_id', u.sandbox, " \
+    "'queue_ms', u.queue_ms, 'sandbox_start_ms', u.sandbox_start_ms, 'run_ms', u.run_ms, 'sandbox_ms', " \
+    "u.sandbox_ms, 'ended_by', (SELECT n.reason FROM attempts n WHERE n.id = u.id AND n.attempt = u.attempt + 1)) " \
+    "ORDER BY u.attempt) AS attempts FROM usage u WHERE u.id = w.id) h ON true " \
+    "JOIN agents g ON g.id = i.agent"
+
+static const char sql_records[] = RECORD_SELECT("LEFT");
+static const char sql_ended[] = RECORD_SELECT("");
+
+enum column {
+    C_ID, C_TENANT, C_SLUG, C_VERSION, C_PRIORITY, C_TIMEOUT, C_PROMPT, C_PROMPT_BYTES, C_METADATA, C_CANCEL,
+    C_ATTEMPT, C_NOT_BEFORE, C_STATUS, C_RESULT_ATTEMPT, C_EXIT_CODE, C_SIGNAL, C_ERROR_CODE, C_ERROR_MESSAGE,
+    C_OUTPUT, C_OUTPUT_BYTES, C_OUTPUT_TRUNCATED, C_LOGS, C_LOGS_BYTES, C_LOGS_TRUNCATED, C_STARTED, C_FINISHED,
+    C_QUEUE_MS, C_START_MS, C_RUN_MS, C_SANDBOX_MS, C_CPU_MS, C_PEAK, C_ATTEMPTS,
+};
+
+static int64_t count_or_minus(const struct pg_result *r, int row, int col)
+{
+    return pg_is_null(r, row, col) ? -1 : pg_get_int8(r, row, col);
+}
+
+static void read_result(const struct pg_result *r, int row, struct record *out)
+{
+    out->state = (enum inv_state)pg_get_int2(r, row, C_STATUS);
+    out->result_attempt = pg_get_int2(r, row, C_RESULT_ATTEMPT);
+    out->has_exit_code = !pg_is_null(r, row, C_EXIT_CODE);
+    out->exit_code = pg_get_int4(r, row, C_EXIT_CODE);
+    out->signal = pg_get_str(r, row, C_SIGNAL);
+    out->error_code = pg_get_str(r, row, C_ERROR_CODE);
+    out->error_message = pg_get_str(r, row, C_ERROR_MESSAGE);
+    out->output = pg_get_str(r, row, C_OUTPUT);
+    out->output_inline = !pg_is_null(r, row, C_OUTPUT);
+    out->output_bytes = pg_get_int8(r, row, C_OUTPUT_BYTES);
+    out->output_truncated = pg_get_bool(r, row, C_OUTPUT_TRUNCATED);
+    out->logs = pg_get_str(r, row, C_LOGS);
+    out->logs_inline = !pg_is_null(r, row, C_LOGS);
+    out->logs_bytes = pg_get_int8(r, row, C_LOGS_BYTES);
+    out->logs_truncated = pg_get_bool(r, row, C_LOGS_TRUNCATED);
+    out->started_at = pg_is_null(r, row, C_STARTED) ? (wall_t){0} : pg_get_time(r, row, C_STARTED);
+    out->finished_at = pg_get_time(r, row, C_FINISHED);
+}
+
+static void read_usage(const struct pg_result *r, int row, struct record *out)
+{
+    out->has_usage = !pg_is_null(r, row, C_QUEUE_MS);
+    out->queue_ms = count_or_minus(r, row, C_QUEUE_MS);
+    out->sandbox_start_ms = count_or_minus(r, row, C_START_MS);
+    out->run_ms = count_or_minus(r, row, C_RUN_MS);
+    out->sandbox_ms = count_or_minus(r, row, C_SANDBOX_MS);
+    out->cpu_ms = count_or_minus(r, row, C_CPU_MS);
+    out->peak_memory_bytes = count_or_minus(r, row, C_PEAK);
+}
+
+static void read_record(const struct pg_result *r, int row, struct record *out)
+{
+    *out = (struct record){.id = pg_get_uuid(r, row, C_ID),
+                           .tenant = pg_get_int4(r, row, C_TENANT),
+                           .agent = pg_get_str(r, row, C_SLUG),
+                           .version = pg_get_int4(r, row, C_VERSION),
+                           .priority = (enum inv_priority)pg_get_int2(r, row, C_PRIORITY),
+                           .timeout_ms = pg_get_int4(r, row, C_TIMEOUT),
+                           .prompt = pg_get_str(r, row, C_PROMPT),
+                           .prompt_inline = !pg_is_null(r, row, C_PROMPT),
+                           .prompt_bytes = pg_get_int4(r, row, C_PROMPT_BYTES),
+                           .metadata = pg_get_str(r, row, C_METADATA),
+                           .canceling = pg_get_bool(r, row, C_CANCEL),
+                           .attempts = pg_get_str(r, row, C_ATTEMPTS),
+                           .attempt = 1};
+    if (!pg_is_null(r, row, C_ATTEMPT)) {
+        out->attempt = pg_get_int2(r, row, C_ATTEMPT);
+        out->not_before = pg_get_time(r, row, C_NOT_BEFORE);
+    }
+    if (!pg_is_null(r, row, C_STATUS))
+        read_result(r, row, out);
+    read_usage(r, row, out);
+}
+
+static void reply_records(void *arg, const struct pg_result *result, const struct err *err)
+{
+    struct store_call *c = arg;
+    records_fn *fn = (records_fn *)c->fn;
+    size_t n = err == NULL ? (size_t)pg_rows(result) : 0;
+    struct record *records = calloc(n + 1, sizeof *records);
+    struct err none;
+    if (records == NULL && err == NULL) {
+        err_set(&none, ERR_NO_MEMORY, "no memory for records");
+        err = &none;
+    }
+    for (size_t i = 0; err == NULL && i < n; i++)
+        read_record(result, (int)i, &records[i]);
+    fn(c->arg, records, err == NULL ? n : 0, err);
+    free(records);
+    free(c);
+}
+
+static int get(struct pg *pg, const char *sql, const struct record_key *keys, size_t n, int64_t deadline_ms,
+               records_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = pg_params_new(n * 64 + 256);
+    if (p != NULL) {
+        pg_array_begin(p, PG_UUID);
+        for (size_t i = 0; i < n; i++)
+            pg_put_uuid(p, keys[i].id);
+        pg_array_end(p);
+        pg_array_begin(p, PG_INT4);
+        for (size_t i = 0; i < n; i++)
+            pg_put_int4(p, keys[i].tenant);
+        pg_array_end(p);
+    }
+    return store_query(pg, sql, p, deadline_ms, reply_records, (void (*)(void))fn, arg, err);
+}
+
+int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
+                void *arg, struct err *err)
+{
+    return get(pg, sql_records, keys, n, deadline_ms, fn, arg, err);
+}
+
+int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
+                      void *arg, struct err *err)
+{
+    return get(pg, sql_ended, keys, n, deadline_ms, fn, arg, err);
+}
+
+/* ---- blobs ---- */
+
+static const char sql_blob_get[] =
+    "SELECT data FROM blobs WHERE id = $1 AND kind = $2 AND attempt = $3 AND chunk = $4";
+static const char sql_blob_put[] =
+    "INSERT INTO blobs (id, kind, attempt, chunk, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+
+static struct pg_params *blob_params(struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk,
+                                     size_t extra)
+{
+    struct pg_params *p = pg_params_new(extra + 256);
+    if (p != NULL) {
+        pg_put_uuid(p, id);
+        pg_put_int2(p, (int16_t)kind);
+        pg_put_int2(p, attempt);
+        pg_put_int4(p, chunk);
+    }
+    return p;
+}
+
+static void reply_chunk(void *arg, const struct pg_result *result, const struct err *err)
+{
+    struct store_call *c = arg;
+    bool found = err == NULL && pg_rows(result) == 1;
+    ((blob_chunk_fn *)c->fn)(c->arg, found ? pg_get_str(result, 0, 0) : str_of(NULL), err);
+    free(c);
+}
+
+int blob_get(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk, int64_t deadline_ms,
+             blob_chunk_fn *fn, void *arg, struct err *err)
+{
+    return store_query(pg, sql_blob_get, blob_params(id, kind, attempt, chunk, 0), deadline_ms, reply_chunk,
+                 (void (*)(void))fn, arg, err);
+}
+
+int blob_put(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk, struct str data,
+             int64_t deadline_ms, blob_put_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = blob_params(id, kind, attempt, chunk, data.n);
+    if (p != NULL)
+        pg_put_bytea(p, data);
+    return store_query(pg, sql_blob_put, p, deadline_ms, reply_put, (void (*)(void))fn, arg, err);
+}
+
+/* ---- cancels ---- */
+
+static const char sql_cancel[] =
+    "WITH i AS (SELECT id FROM invocations WHERE id = $1 AND tenant = $2), "
+    "r AS (SELECT status FROM results WHERE id = $1 AND tenant = $2), "
+    "c AS (INSERT INTO cancels (id, tenant) SELECT $1, $2 FROM i WHERE NOT EXISTS (SELECT FROM r) "
+    "ON CONFLICT DO NOTHING) "
+    "SELECT EXISTS (SELECT FROM i), coalesce((SELECT status FROM r), 0::int2)";
+
+static void reply_cancel_put(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    ((cancel_put_fn *)c->fn)(c->arg, err == NULL && pg_get_bool(r, 0, 0),
+                             err == NULL ? (enum inv_state)pg_get_int2(r, 0, 1) : INV_NONE, err);
+    free(c);
+}
+
+int cancel_put(struct pg *pg, struct uuid id, int32_t tenant, int64_t deadline_ms, cancel_put_fn *fn, void *arg,
+               struct err *err)
+{
+    struct pg_params *p = pg_params_new(256);
+    if (p != NULL) {
+        pg_put_uuid(p, id);
+        pg_put_int4(p, tenant);
+    }
+    return store_query(pg, sql_cancel, p, deadline_ms, reply_cancel_put, (void (*)(void))fn, arg, err);
+}

@@ -1,0 +1,273 @@
+/* Accepting invocations. */
+#include "store/submit.h"
+
+#include <stdlib.h>
+
+struct submitter {
+    struct loop *loop;
+    struct writer *writer;
+    struct pg *keyed;
+    struct pg_params *params;
+    submit_done_fn *done;
+    void *arg;
+};
+
+#define INVOCATION_COLUMNS \
+    "id, tenant, agent, version, api_key, priority, timeout_ms, queue_timeout_ms, max_attempts, retry_on, prompt, " \
+    "prompt_bytes, metadata"
+#define INVOCATION_ARRAYS \
+    "unnest($1::uuid[], $2::int4[], $3::uuid[], $4::int4[], $5::uuid[], $6::int2[], $7::int4[], $8::int8[], " \
+    "$9::int2[], $10::int2[], $11::bytea[], $12::int4[], $13::text[])"
+
+static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
+                                " ON CONFLICT (id) DO NOTHING";
+
+/* Large prompts: the chunks in the same statement, so that row and prompt are one commit. */
+static const char sql_large[] =
+    "WITH b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
+    "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "
+    "ON CONFLICT DO NOTHING) "
+    "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
+    " ON CONFLICT (id) DO NOTHING";
+
+static const struct submission *sub_of(const struct writer_row *row)
+{
+    return (const struct submission *)row; /* row is the first member */
+}
+
+static bool prompt_inline(const struct submission *s)
+{
+    return s->prompt.n <= INV_INLINE_BYTES;
+}
+
+static void put_chunks(struct pg_params *p, struct writer_row *const *rows, size_t n)
+{
+    for (int column = 0; column < 3; column++) {
+        pg_array_begin(p, column == 0 ? PG_UUID : column == 1 ? PG_INT4 : PG_BYTEA);
+        for (size_t i = 0; i < n; i++) {
+            const struct submission *s = sub_of(rows[i]);
+            if (prompt_inline(s))
+                continue;
+            int32_t chunk = 0;
+            for (size_t at = 0; at < s->prompt.n; at += INV_CHUNK_BYTES, chunk++) {
+                size_t left = s->prompt.n - at;
+                if (column == 0)
+                    pg_put_uuid(p, s->row.key);
+                else if (column == 1)
+                    pg_put_int4(p, chunk);
+                else
+                    pg_put_bytea(p, str_make(s->prompt.p + at, left < INV_CHUNK_BYTES ? left : INV_CHUNK_BYTES));
+            }
+        }
+        pg_array_end(p);
+    }
+}
+
+static void put_prompt(struct pg_params *p, const struct submission *s)
+{
+    if (prompt_inline(s))
+        pg_put_bytea(p, s->prompt);
+    else
+        pg_put_null(p, PG_BYTEA);
+}
+
+static void put_metadata(struct pg_params *p, const struct submission *s)
+{
+    if (s->metadata.n > 0)
+        pg_put_text(p, s->metadata);
+    else
+        pg_put_null(p, PG_TEXT);
+}
+
+#define COLUMN(type, put) \
+    do { \
+        pg_array_begin(p, type); \
+        for (size_t i = 0; i < n; i++) { \
+            const struct submission *s = sub_of(rows[i]); \
+            put; \
+        } \
+        pg_array_end(p); \
+    } while (0)
+
+static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n, bool large)
+{
+    COLUMN(PG_UUID, pg_put_uuid(p, s->row.key));
+    COLUMN(PG_INT4, pg_put_int4(p, s->tenant));
+    COLUMN(PG_UUID, pg_put_uuid(p, s->agent));
+    COLUMN(PG_INT4, pg_put_int4(p, s->version));
+    COLUMN(PG_UUID, pg_put_uuid(p, s->api_key));
+    COLUMN(PG_INT2, pg_put_int2(p, (int16_t)s->priority));
+    COLUMN(PG_INT4, pg_put_int4(p, s->timeout_ms));
+    COLUMN(PG_INT8, pg_put_int8(p, s->queue_timeout_ms));
+    COLUMN(PG_INT2, pg_put_int2(p, s->max_attempts));
+    COLUMN(PG_INT2, pg_put_int2(p, s->retry_on));
+    COLUMN(PG_BYTEA, put_prompt(p, s));
+    COLUMN(PG_INT4, pg_put_int4(p, (int32_t)s->prompt.n));
+    COLUMN(PG_TEXT, put_metadata(p, s));
+    if (large)
+        put_chunks(p, rows, n);
+}
+
+static void group_done(void *arg, struct writer_row *row, const struct err *err)
+{
+    struct submitter *s = arg;
+    s->done(s->arg, (struct submission *)row, err);
+}
+
+static const struct writer_ops ops = {.sql = sql_small, .sql_large = sql_large, .encode = encode, .done = group_done};
+
+struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *large, struct pg *keyed,
+                                submit_done_fn *done, void *arg, size_t max_bytes)
+{
+    struct submitter *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    *s = (struct submitter){.loop = loop, .keyed = keyed, .done = done, .arg = arg};
+    s->writer = writer_new(loop, small, large, &ops, s, max_bytes);
+    s->params = pg_params_new(2 * INV_PROMPT_MAX_BYTES);
+    if (s->writer == NULL || s->params == NULL)
+        submitter_free(&s);
+    return s;
+}
+
+void submitter_free(struct submitter **s)
+{
+    if (s == NULL || *s == NULL)
+        return;
+    writer_free(&(*s)->writer);
+    pg_params_free(&(*s)->params);
+    free(*s);
+    *s = NULL;
+}
+
+/* ---- idempotent submissions: claim the key, insert, and read back who has it, in one statement ----
+ *
+ * A key past its expiry is taken over. When the key is somebody's, the first part returns no row and nothing is
+ * inserted; the second statement, queued right behind on the same connection, reads the owner. Sending both again
+ * after a lost reply is harmless: the read finds our own id. */
+
+static const char sql_keyed[] =
+    "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
+    "SELECT t, $17, $18, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
+    "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = excluded.invocation, "
+    "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), "
+    "b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
+    "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "
+    "WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING) "
+    "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
+    " WHERE EXISTS (SELECT FROM k) ON CONFLICT (id) DO NOTHING";
+
+static const char sql_key_owner[] =
+    "SELECT invocation, fingerprint FROM idempotency WHERE tenant = $1 AND key = $2";
+
+struct keyed {
+    struct submitter *s;
+    struct submission *sub;
+    struct loop_timer *again;
+    bool sent;
+};
+
+static void keyed_try(void *arg);
+
+static void keyed_end(struct keyed *k, const struct err *err)
+{
+    struct submitter *s = k->s;
+    struct submission *sub = k->sub;
+    loop_timer_free(&k->again);
+    free(k);
+    s->done(s->arg, sub, err);
+}
+
+/* Down or not known: again in a moment, until the deadline. */
+static void keyed_retry(struct keyed *k)
+{
+    if (mono_before(loop_now(k->s->loop), k->sub->row.deadline)) {
+        loop_timer_start(k->again, 100);
+        return;
+    }
+    struct err err;
+    if (k->sent)
+        err_set(&err, ERR_OUTCOME_UNKNOWN, "the database did not confirm the commit in time");
+    else
+        err_set(&err, ERR_UNAVAILABLE, "the database is not available");
+    keyed_end(k, &err);
+}
+
+static void keyed_owner(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct keyed *k = arg;
+    if (err != NULL || pg_rows(r) == 0) { /* no row: the insert before it failed */
+        keyed_retry(k);
+        return;
+    }
+    struct uuid owner = pg_get_uuid(r, 0, 0);
+    struct str print = str_make((const char *)k->sub->fingerprint, sizeof k->sub->fingerprint);
+    if (uuid_eq(owner, k->sub->row.key)) {
+        keyed_end(k, NULL);
+        return;
+    }
+    struct err mismatch;
+    bool same = str_eq(pg_get_str(r, 0, 1), print);
+    k->sub->row.key = owner;
+    k->sub->replayed = same;
+    if (!same)
+        err_set(&mismatch, ERR_IDEMPOTENCY_MISMATCH, "the Idempotency-Key was used with another request");
+    keyed_end(k, same ? NULL : &mismatch);
+}
+
+static void keyed_inserted(void *arg, const struct pg_result *r, const struct err *err)
+{
+    (void)r;
+    struct keyed *k = arg;
+    k->sent = k->sent || err == NULL || err->code != ERR_TIMEOUT;
+    if (err != NULL && err->code == ERR_PG_DATA) {
+        keyed_end(k, err);
+        return;
+    }
+    if (err != NULL) {
+        keyed_retry(k);
+        return;
+    }
+    pg_params_clear(k->s->params);
+    pg_put_int4(k->s->params, k->sub->tenant);
+    pg_put_text(k->s->params, k->sub->idempotency_key);
+    if (pg_query(k->s->keyed, sql_key_owner, k->s->params, 2000, keyed_owner, k, NULL) == NULL)
+        keyed_retry(k);
+}
+
+static void keyed_try(void *arg)
+{
+    struct keyed *k = arg;
+    struct pg_params *p = k->s->params;
+    struct writer_row *row = &k->sub->row;
+    pg_params_clear(p);
+    encode(p, &row, 1, true);
+    pg_put_text(p, k->sub->idempotency_key);
+    pg_put_bytea(p, str_make((const char *)k->sub->fingerprint, sizeof k->sub->fingerprint));
+    if (pg_query(k->s->keyed, sql_keyed, p, 5000, keyed_inserted, k, NULL) == NULL)
+        keyed_retry(k);
+}
+
+static int keyed_put(struct submitter *s, struct submission *sub, struct err *err)
+{
+    struct keyed *k = calloc(1, sizeof *k);
+    if (k != NULL)
+        *k = (struct keyed){.s = s, .sub = sub, .again = loop_timer_new(s->loop, keyed_try, k)};
+    if (k == NULL || k->again == NULL) {
+        free(k);
+        return err_set(err, ERR_NO_MEMORY, "no memory for a submission");
+    }
+    loop_timer_start(k->again, 0);
+    return 0;
+}
+
+int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms, struct err *err)
+{
+    sub->row.key = uuid_new();
+    sub->row.deadline = mono_add_ms(loop_now(s->loop), deadline_ms);
+    sub->row.bytes = sub->prompt.n + sub->metadata.n + 160;
+    sub->replayed = false;
+    if (sub->idempotency_key.n > 0)
+        return keyed_put(s, sub, err);
+    return writer_put(s->writer, &sub->row, err);
+}

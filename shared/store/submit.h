@@ -1,0 +1,49 @@
+/* Accepting invocations: the rows that a 2xx stands for.
+ *
+ * Plain submissions share group commits (writer.h). Those with an Idempotency-Key commit one by one on a connection
+ * of their own, so that nobody else waits on a key's lock. */
+#ifndef STORE_SUBMIT_H
+#define STORE_SUBMIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/id.h"
+#include "crypto/crypto.h"
+#include "model/invocation.h"
+#include "store/writer.h"
+
+struct submitter;
+
+/* A submission; the owner allocates it, and keeps its views valid until the answer. */
+struct submission {
+    struct writer_row row; /* row.key is the invocation's id; set by submit_put */
+    int32_t tenant;
+    struct uuid api_key;
+    struct uuid agent;
+    int32_t version;
+    enum inv_priority priority;
+    int32_t timeout_ms;
+    int64_t queue_timeout_ms;
+    int16_t max_attempts, retry_on;
+    struct str prompt;
+    struct str metadata; /* JSON text; empty: none */
+    struct str idempotency_key; /* empty: none */
+    uint8_t fingerprint[SHA256_BYTES];
+    bool replayed; /* answer: the key was used before; row.key is that invocation's id */
+};
+
+/* err NULL: committed (replayed: was committed by an earlier request). ERR_IDEMPOTENCY_MISMATCH; ERR_UNAVAILABLE;
+ * ERR_OUTCOME_UNKNOWN; ERR_PG_DATA. */
+typedef void submit_done_fn(void *arg, struct submission *s, const struct err *err);
+
+/* Connections are borrowed: small and large for groups, keyed for idempotent ones. */
+struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *large, struct pg *keyed,
+                                submit_done_fn *done, void *arg, size_t max_bytes);
+void submitter_free(struct submitter **s);
+
+/* Gives the submission its id (now: ids follow commits closely) and takes it until `done`. deadline_ms from now. */
+int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms, struct err *err);
+
+#endif
