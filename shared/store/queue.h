@@ -137,7 +137,8 @@ struct queue_requeue_item {
 int queue_requeue(struct queue *q, const struct uuid *owner, const struct queue_requeue_item *items, size_t n,
                   queue_verdicts_fn *fn, void *arg);
 
-enum queue_cancel { QUEUE_CANCEL_ABSENT, QUEUE_CANCEL_REMOVED, QUEUE_CANCEL_RUNNING };
+/* Waits in PostgreSQL or has ended; was queued and is gone; its owner was told; Redis cannot say yet. */
+enum queue_cancel { QUEUE_CANCEL_ABSENT, QUEUE_CANCEL_REMOVED, QUEUE_CANCEL_RUNNING, QUEUE_CANCEL_UNKNOWN };
 typedef void queue_cancel_fn(void *arg, enum queue_cancel what, const struct err *err);
 int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg, struct err *err);
 

@@ -237,18 +237,19 @@ static void reply_cancel(void *arg, const struct redis_reply *reply, const struc
     fn(c->arg,
        str_eq_c(what, "running")   ? QUEUE_CANCEL_RUNNING
        : str_eq_c(what, "removed") ? QUEUE_CANCEL_REMOVED
-                                   : QUEUE_CANCEL_ABSENT,
+       : str_eq_c(what, "absent")  ? QUEUE_CANCEL_ABSENT
+                                   : QUEUE_CANCEL_UNKNOWN,
        err);
     queue_call_free(c);
 }
 
 int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg, struct err *err)
 {
-    static const char *const keys[] = {"sp:live", "sp:tw"};
+    static const char *const keys[] = {"sp:live", "sp:tw", "sp:epoch", "sp:hold"};
     struct args a;
     args_init(&a, 256);
     args_uuid(&a, &id);
     args_cstr(&a, "sp:cx:");
     args_cstr(&a, QUEUE_CHANNEL_CTL);
-    return queue_eval(q, &script_cancel, keys, 2, &a, reply_cancel, queue_call_new((void (*)(void))fn, arg, 0), err);
+    return queue_eval(q, &script_cancel, keys, 4, &a, reply_cancel, queue_call_new((void (*)(void))fn, arg, 0), err);
 }

@@ -186,7 +186,7 @@ int blob_put(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt
     struct pg_params *p = blob_params(id, kind, attempt, chunk, data.n);
     if (p != NULL)
         pg_put_bytea(p, data);
-    return store_query(pg, sql_blob_put, p, deadline_ms, reply_put, (void (*)(void))fn, arg, err);
+    return store_query(pg, sql_blob_put, p, deadline_ms, store_reply_done, (void (*)(void))fn, arg, err);
 }
 
 /* ---- cancels ---- */

@@ -1,6 +1,10 @@
 -- Takes a job off the queue, or tells its executor.
--- KEYS: live windows; ARGV: id, prefix of the cancel sets, prefix of the control channels
--- Returns 'absent' (waits in PostgreSQL, or has ended), 'removed' (was queued, is gone), 'running' (owner told).
+-- KEYS: live windows epoch hold; ARGV: id, prefix of the cancel sets, prefix of the control channels
+-- Returns 'absent' (waits in PostgreSQL, or has ended), 'removed' (was queued, is gone), 'running' (owner told),
+-- 'unknown' (a rebuild is under way: executors have yet to say what they run).
+if redis.call('EXISTS', KEYS[3]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then
+  return 'unknown'
+end
 local live = redis.call('HGET', KEYS[1], ARGV[1])
 if not live then
   return 'absent'

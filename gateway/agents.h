@@ -1,0 +1,14 @@
+/* /v1/agents: deploy, list, read. */
+#ifndef GATEWAY_AGENTS_H
+#define GATEWAY_AGENTS_H
+
+#include "call.h"
+
+void agent_deploy_call(struct call *c); /* deploy.c */
+void agents_list(struct call *c);
+void agent_show(struct call *c);
+
+/* Answers with one agent's record, `status` as given; 404 without one. */
+void agent_answer(struct call *c, struct str slug, int status);
+
+#endif

@@ -1,0 +1,18 @@
+/* Checking an agent's archive before anything of it is kept or run: a gzip-compressed tar, as a stream.
+ *
+ * Refused: absolute paths, `..`, links that lead out of the tree, devices and other special files, more than
+ * ARCHIVE_MAX_ENTRIES entries, more than ARCHIVE_MAX_UNPACKED_BYTES unpacked, paths over 1,024 bytes. Runs on a worker
+ * thread: it blocks on the file and touches nothing else. Memory is bounded by libarchive's buffers. */
+#ifndef GATEWAY_BUNDLE_H
+#define GATEWAY_BUNDLE_H
+
+#include "base/err.h"
+#include "model/agent.h"
+
+enum { ARCHIVE_MAX_ENTRIES = 100000, ARCHIVE_MANIFEST_BYTES = 64 * 1024 };
+#define ARCHIVE_MAX_UNPACKED_BYTES (1024LL * 1024 * 1024)
+
+/* Reads fd from its start. Fills the manifest with its defaults. ERR_BAD_ARCHIVE, ERR_BAD_MANIFEST. */
+int bundle_check(int fd, struct agent_manifest *out, struct err *err);
+
+#endif

@@ -1,0 +1,50 @@
+/* A call: one API request from authentication to its answer.
+ *
+ * The HTTP request may vanish at any moment (the client hangs up); the call lives until its last asynchronous work
+ * has answered. So handlers hold the call, never the request: call_alive says whether anybody still listens. */
+#ifndef GATEWAY_CALL_H
+#define GATEWAY_CALL_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "gateway.h"
+#include "http/server.h"
+
+struct call {
+    struct gateway *g;
+    struct http_request *req;  /* NULL: the client is gone, or has its answer */
+    const struct route *route;
+    struct str arg;            /* what the route's {…} matched; a copy */
+    char arg_text[96];
+    int32_t tenant;            /* set by authentication */
+    struct uuid api_key;
+    int pending;               /* asynchronous work under way */
+    bool ended;                /* answered or abandoned */
+    void *data;                /* the handler's own */
+    void (*free_data)(void *data);
+    void (*gone)(struct call *c); /* the client hung up: stop waiting on its behalf; may be NULL */
+};
+
+struct call *call_new(struct gateway *g, struct http_request *req);
+
+/* Before and after each asynchronous step: keeps the call alive in between. call_leave may free the call: it
+ * returns false when nobody listens any more (the handler then just returns). */
+void call_enter(struct call *c);
+bool call_leave(struct call *c);
+
+/* Answers. The call is then ended; the handler must not touch it again. */
+void call_reply_json(struct call *c, int status, struct buf *body); /* body is emptied */
+void call_reply_bytes(struct call *c, int status, const char *type, struct str body);
+void call_fail(struct call *c, const struct err *err);
+void call_fail_code(struct call *c, enum err_code code, const char *detail);
+/* For answers that the handler streamed itself: counts it and ends the call. */
+void call_streamed(struct call *c, int status);
+
+/* on_gone of the server. */
+void call_client_gone(struct call *c);
+
+/* problem+json (RFC 9457) into out; returns its content type. */
+const char *problem_body(enum err_code code, const char *detail, struct buf *out);
+
+#endif

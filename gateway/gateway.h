@@ -1,0 +1,38 @@
+/* The gateway's parts as they see each other. One `gateway` a process; modules receive only what they use where that
+ * is little, and this struct where they serve requests. */
+#ifndef GATEWAY_GATEWAY_H
+#define GATEWAY_GATEWAY_H
+
+#include "base/id.h"
+#include "loop/loop.h"
+#include "loop/work.h"
+#include "metrics.h"
+#include "postgres/pg.h"
+#include "redis/redis.h"
+#include "settings.h"
+#include "store/queue.h"
+
+struct gateway {
+    const struct settings *settings;
+    struct loop *loop;
+    struct uuid boot;             /* this process's life */
+    struct work_pool *pool;
+    struct http_server *server;
+
+    /* PostgreSQL: reads share one connection; writers have their own (store/writer.h). All writing ones hold the
+     * boot's lock. */
+    struct pg *read, *write_small, *write_large, *write_keyed, *files;
+    struct redis *redis;
+    struct queue *queue;
+
+    struct auth *auth;
+    struct targets *targets;      /* agent slugs resolved */
+    struct submitter *submitter;
+    struct handoff *handoff;      /* committed jobs on their way to Redis */
+    struct settler *settler;      /* cancels of jobs that nobody runs */
+    struct waiters *waiters;
+    struct health *health;
+    struct metrics metrics;
+};
+
+#endif

@@ -1,0 +1,286 @@
+/* sandpiper-gateway: wiring only. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "auth.h"
+#include "base/log.h"
+#include "crypto/crypto.h"
+#include "gateway.h"
+#include "handoff.h"
+#include "invocations.h"
+#include "router.h"
+#include "store/migrate.h"
+#include "store/sweep.h"
+#include "targets.h"
+#include "waiters.h"
+
+enum { WRITE_BYTES = 256 * 1024 * 1024, SCHEMA_RETRY_MS = 1000 };
+
+struct app {
+    struct gateway g;
+    struct settings settings;
+    struct redis_sub *sub;
+    struct loop_signal *term, *intr;
+    struct loop_timer *schema, *drain;
+    char name[BOOT_NAME_BYTES];
+    bool said_waiting;
+    int status;
+};
+
+/* ---- connections' states ---- */
+
+static void redis_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        log_info("connected to Redis");
+    else
+        log_warn("Redis is not available: jobs are accepted and wait");
+    if (connected)
+        handoff_redis_up(app->g.handoff);
+}
+
+static void sub_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        waiters_reread(app->g.waiters);
+}
+
+static void on_message(void *arg, struct str channel, struct str payload)
+{
+    (void)channel;
+    struct app *app = arg;
+    waiters_done(app->g.waiters, payload);
+}
+
+static void write_small_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        handoff_pg_up(app->g.handoff, app->g.write_small);
+    else
+        log_warn("PostgreSQL is not available: submissions are refused until it is");
+}
+
+static void write_large_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        handoff_pg_up(app->g.handoff, app->g.write_large);
+}
+
+static void write_keyed_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        handoff_pg_up(app->g.handoff, app->g.write_keyed);
+}
+
+static struct pg *connect_pg(struct app *app, int inflight, void (*on_state)(void *, bool), struct err *err)
+{
+    return pg_open(app->g.loop,
+                   &(struct pg_options){.url = app->settings.database_url,
+                                        .application = app->name,
+                                        .max_inflight = inflight,
+                                        .max_queued = 20000,
+                                        .on_state = on_state,
+                                        .arg = app},
+                   err);
+}
+
+/* ---- starting ---- */
+
+static int open_stores(struct app *app, struct err *err)
+{
+    struct gateway *g = &app->g;
+    const struct redis_options redis = {
+        .url = app->settings.redis_url, .name = app->name, .on_state = redis_state, .arg = app};
+    const struct redis_options sub = {
+        .url = app->settings.redis_url, .name = app->name, .on_state = sub_state, .arg = app};
+    static const char *const channels[] = {QUEUE_CHANNEL_DONE};
+    boot_application(g->boot, app->name);
+    if ((g->read = connect_pg(app, 16, NULL, err)) == NULL ||
+        (g->write_small = connect_pg(app, 2, write_small_state, err)) == NULL ||
+        (g->write_large = connect_pg(app, 2, write_large_state, err)) == NULL ||
+        (g->write_keyed = connect_pg(app, 16, write_keyed_state, err)) == NULL ||
+        (g->files = connect_pg(app, 4, NULL, err)) == NULL)
+        return -1;
+    if ((g->redis = redis_open(g->loop, &redis, err)) == NULL ||
+        (app->sub = redis_sub_open(g->loop, &sub, channels, 1, on_message, app, err)) == NULL)
+        return -1;
+    return 0;
+}
+
+static int open_modules(struct app *app, struct err *err)
+{
+    struct gateway *g = &app->g;
+    g->queue = queue_new(g->redis, (int)app->settings.tenant_window);
+    g->auth = auth_new(g);
+    g->targets = targets_new(g);
+    g->handoff = handoff_new(g);
+    g->waiters = waiters_new(g);
+    g->pool = work_pool_new(g->loop, 2, 64);
+    g->submitter = submitter_new(g->loop, g->write_small, g->write_large, g->write_keyed, invocation_committed, g,
+                                 WRITE_BYTES);
+    g->settler = settler_new(g->loop, g->files, g->files, invocation_settled, g, WRITE_BYTES);
+    if (g->queue == NULL || g->auth == NULL || g->targets == NULL || g->handoff == NULL || g->waiters == NULL ||
+        g->pool == NULL || g->submitter == NULL || g->settler == NULL)
+        return err_set(err, ERR_NO_MEMORY, "no memory to start");
+    return 0;
+}
+
+static int open_server(struct app *app, struct err *err)
+{
+    struct gateway *g = &app->g;
+    g->server = http_server_open(g->loop,
+                                 &(struct http_server_options){.listen = app->settings.listen,
+                                                               .app = {.on_request = router_request,
+                                                                       .on_gone = router_gone,
+                                                                       .error_body = router_error_body},
+                                                               .arg = g,
+                                                               .max_connections = (int)app->settings.max_connections,
+                                                               .reuse_port = app->settings.reuse_port},
+                                 err);
+    if (g->server == NULL)
+        return -1;
+    char boot[UUID_TEXT_BYTES];
+    uuid_format(g->boot, boot);
+    log_info("listening", LF_STR("listen", app->settings.listen), LF_INT("port", http_server_port(g->server)),
+             LF_STR("boot", boot));
+    return 0;
+}
+
+/* The schema must be ours before anything is served; until then the daemon waits, saying so once. */
+static void on_schema(void *arg, int found, int wanted, struct uuid deployment, const struct err *err)
+{
+    (void)deployment;
+    struct app *app = arg;
+    struct err bad = ERR_INIT;
+    if (err == NULL && found == wanted) {
+        if (open_server(app, &bad) == 0)
+            return;
+        log_error("cannot listen", LF_ERR(&bad));
+        app->status = 1;
+        loop_stop(app->g.loop);
+        return;
+    }
+    if (!app->said_waiting && err != NULL)
+        log_warn("waiting for PostgreSQL", LF_ERR(err));
+    else if (!app->said_waiting)
+        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found), LF_INT("wanted", wanted));
+    app->said_waiting = true;
+    loop_timer_start(app->schema, SCHEMA_RETRY_MS);
+}
+
+static void check_schema(void *arg)
+{
+    struct app *app = arg;
+    if (schema_check(app->g.read, 5000, on_schema, app, NULL) != 0)
+        loop_timer_start(app->schema, SCHEMA_RETRY_MS);
+}
+
+/* ---- stopping ---- */
+
+static void on_finished(void *arg)
+{
+    struct app *app = arg;
+    loop_stop(app->g.loop);
+}
+
+static void drained(void *arg)
+{
+    struct app *app = arg;
+    static int waited_ms = 0;
+    waited_ms += 50;
+    if (http_server_connections(app->g.server) > 0 && waited_ms < app->settings.drain_ms) {
+        loop_timer_start(app->drain, 50);
+        return;
+    }
+    http_server_close(&app->g.server);
+    handoff_finish(app->g.handoff, on_finished, app);
+}
+
+static void on_signal(void *arg, int signum)
+{
+    struct app *app = arg;
+    log_info("stopping", LF_INT("signal", signum));
+    if (app->g.server == NULL || loop_timer_active(app->drain)) {
+        loop_stop(app->g.loop);
+        return;
+    }
+    http_server_drain(app->g.server);
+    loop_timer_start(app->drain, 0);
+}
+
+static void app_close(struct app *app)
+{
+    struct gateway *g = &app->g;
+    http_server_close(&g->server);
+    redis_sub_close(&app->sub);
+    submitter_free(&g->submitter);
+    settler_free(&g->settler);
+    waiters_free(&g->waiters);
+    work_pool_free(&g->pool);
+    redis_close(&g->redis);
+    pg_close(&g->read);
+    pg_close(&g->write_small);
+    pg_close(&g->write_large);
+    pg_close(&g->write_keyed);
+    pg_close(&g->files);
+    handoff_free(&g->handoff);
+    targets_free(&g->targets);
+    auth_free(&g->auth);
+    queue_free(&g->queue);
+    loop_timer_free(&app->schema);
+    loop_timer_free(&app->drain);
+    loop_signal_free(&app->term);
+    loop_signal_free(&app->intr);
+    loop_free(&g->loop);
+}
+
+static int run(struct app *app)
+{
+    struct err err = ERR_INIT;
+    struct gateway *g = &app->g;
+    g->settings = &app->settings;
+    g->boot = uuid_new();
+    metrics_init(&g->metrics);
+    g->loop = loop_new();
+    if (g->loop == NULL)
+        return 1;
+    app->term = loop_signal_new(g->loop, SIGTERM, on_signal, app);
+    app->intr = loop_signal_new(g->loop, SIGINT, on_signal, app);
+    app->schema = loop_timer_new(g->loop, check_schema, app);
+    app->drain = loop_timer_new(g->loop, drained, app);
+    if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
+        log_error("cannot start", LF_ERR(&err));
+        app->status = 1;
+    } else {
+        loop_timer_start(app->schema, 0);
+        loop_run(g->loop);
+    }
+    app_close(app);
+    return app->status;
+}
+
+int main(int argc, char **argv)
+{
+    static struct app app;
+    enum log_level level = LOG_INFO;
+    switch (config_load(&settings_table, argc, argv, &app.settings)) {
+    case CONFIG_EXIT_OK:
+        return 0;
+    case CONFIG_EXIT_BAD:
+        return 2;
+    case CONFIG_RUN:
+        break;
+    }
+    log_level_parse(str_of(app.settings.log_level), &level);
+    log_setup("gateway", level);
+    signal(SIGPIPE, SIG_IGN);
+    int status = run(&app);
+    config_unload(&settings_table, &app.settings);
+    return status;
+}

@@ -1,0 +1,23 @@
+/* The invocation record as JSON (DESIGN section 7). */
+#ifndef GATEWAY_RECORD_JSON_H
+#define GATEWAY_RECORD_JSON_H
+
+#include "base/buf.h"
+#include "store/records.h"
+
+/* What is known of an invocation that has not ended. */
+struct live_state {
+    enum inv_state state;
+    int16_t attempt; /* 0: not said */
+    bool stale;      /* Redis could not answer: the last durable fact */
+};
+
+/* Appends the record; live is NULL for one that has ended. */
+void record_write(const struct record *r, const struct live_state *live, struct buf *out);
+
+/* The state of an open record that Redis does not know: it waits in PostgreSQL. */
+enum inv_state record_waiting_state(const struct record *r, wall_t now);
+
+enum { RECORD_JSON_BYTES = 512 * 1024 };
+
+#endif

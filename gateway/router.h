@@ -1,0 +1,13 @@
+/* Routes: one table of methods, paths and handlers. */
+#ifndef GATEWAY_ROUTER_H
+#define GATEWAY_ROUTER_H
+
+#include "gateway.h"
+#include "http/server.h"
+
+/* on_request of the server: finds the route, authenticates, calls the handler. arg: the gateway. */
+void router_request(void *arg, struct http_request *req);
+void router_gone(void *arg, struct http_request *req);
+const char *router_error_body(void *arg, enum err_code code, const char *detail, struct buf *out);
+
+#endif

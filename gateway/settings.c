@@ -1,0 +1,33 @@
+/* The gateway's configuration table. */
+#include "settings.h"
+
+#define ROW(key, kind, field, ...) {key, kind, offsetof(struct settings, field), __VA_ARGS__}
+
+static const struct config_row rows[] = {
+    ROW("SANDPIPER_GATEWAY_LISTEN", CONFIG_LISTEN, listen, "127.0.0.1:8080", false, 0, 0,
+        "address and port of the HTTP API"),
+    ROW("SANDPIPER_DATABASE_URL", CONFIG_STRING, database_url, NULL, true, 0, 0,
+        "PostgreSQL, as libpq reads it: postgresql://user@host/db"),
+    ROW("SANDPIPER_REDIS_URL", CONFIG_STRING, redis_url, NULL, true, 0, 0,
+        "Redis: redis://[user:password@]host[:port][/db] or unix:///path"),
+    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error"),
+    ROW("SANDPIPER_SPOOL_DIR", CONFIG_STRING, spool_dir, "/tmp", false, 0, 0,
+        "directory for unlinked temporary files (uploads)"),
+    ROW("SANDPIPER_GATEWAY_MAX_CONNECTIONS", CONFIG_INT, max_connections, "12000", false, 1, 1000000,
+        "client connections; beyond it 503"),
+    ROW("SANDPIPER_TENANT_WINDOW", CONFIG_INT, tenant_window, "512", false, 1, 100000,
+        "unclaimed jobs that a tenant may have on the streams; the same for all daemons"),
+    ROW("SANDPIPER_COMMIT_DEADLINE", CONFIG_MS, commit_deadline_ms, "10s", false, 100, 60000,
+        "how long a submission waits for its commit before 503"),
+    ROW("SANDPIPER_GATEWAY_DRAIN", CONFIG_MS, drain_ms, "30s", false, 0, 600000,
+        "on SIGTERM, how long running requests may take to end"),
+    ROW("SANDPIPER_GATEWAY_REUSE_PORT", CONFIG_BOOL, reuse_port, "false", false, 0, 0,
+        "let several gateways listen on one port (SO_REUSEPORT)"),
+};
+
+const struct config_table settings_table = {
+    .daemon = "sandpiper-gateway",
+    .about = "The HTTP API: authenticates, validates, commits, enqueues; answers polls and waits.",
+    .rows = rows,
+    .count = sizeof rows / sizeof *rows,
+};

@@ -1,0 +1,22 @@
+/* The gateway's configuration. */
+#ifndef GATEWAY_SETTINGS_H
+#define GATEWAY_SETTINGS_H
+
+#include "config/config.h"
+
+struct settings {
+    char *listen;
+    char *database_url;
+    char *redis_url;
+    char *log_level;
+    char *spool_dir;
+    int64_t max_connections;
+    int64_t tenant_window;
+    int64_t commit_deadline_ms;
+    int64_t drain_ms;
+    bool reuse_port;
+};
+
+extern const struct config_table settings_table;
+
+#endif

@@ -1,0 +1,383 @@
+/* POST /v1/invocations.
+ *
+ *   body -> parsed and checked -> agent resolved -> submission -> committed -> handed to Redis, and
+ *   202 at once, or 200 when the caller's wait sufficed
+ *
+ * The parsed document stays alive until the commit: prompt and metadata are views into it. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "handoff.h"
+#include "invocations.h"
+#include "json/json.h"
+#include "json/writer.h"
+#include "show.h"
+#include "targets.h"
+
+struct submit {
+    struct submission sub;
+    struct call *c;
+    struct json *doc;
+    char *key;
+    struct handoff_ticket *ticket;
+    struct str agent;
+    int32_t version;
+    int64_t wait_ms;
+    mono_t began;
+    char *body; /* the document's text */
+};
+
+static void submit_free(void *data)
+{
+    struct submit *s = data;
+    json_free(&s->doc);
+    free(s->key);
+    free(s->body);
+    free(s);
+}
+
+/* ---- the body's fields ---- */
+
+static const char *const known_fields[] = {"agent",   "prompt", "timeout_s", "priority",   "metadata", "retry",
+                                           "queue_timeout_s", "webhook", "not_before", "env", "files", NULL};
+static const char *const coming_fields[] = {"webhook", "not_before", "env", "files"};
+
+static int read_whole(const struct json *doc, const struct json_value *v, const char *name, int64_t min, int64_t max,
+                      int64_t *out, struct err *err)
+{
+    if (v == NULL)
+        return 0;
+    if (!json_int(doc, v, out) || *out < min || *out > max)
+        return err_set(err, ERR_BAD_FIELD, "%s must be a whole number from %lld to %lld", name, (long long)min,
+                       (long long)max);
+    return 0;
+}
+
+static int read_prompt(struct submit *s, const struct json_value *root, struct err *err)
+{
+    const struct json_value *v = json_get(root, "prompt");
+    if (v == NULL)
+        return err_set(err, ERR_MISSING_FIELD, "prompt is required");
+    if (!json_str(v, &s->sub.prompt))
+        return err_set(err, ERR_BAD_FIELD, "prompt must be a string");
+    if (s->sub.prompt.n > INV_PROMPT_MAX_BYTES)
+        return err_set(err, ERR_PROMPT_TOO_LARGE, "the prompt has %zu bytes; the limit is %d", s->sub.prompt.n,
+                       INV_PROMPT_MAX_BYTES);
+    return 0;
+}
+
+static int read_agent(struct submit *s, const struct json_value *root, struct err *err)
+{
+    struct str ref;
+    const struct json_value *v = json_get(root, "agent");
+    if (v == NULL)
+        return err_set(err, ERR_MISSING_FIELD, "agent is required");
+    if (!json_str(v, &ref) || !agent_ref_parse(ref, &s->agent, &s->version))
+        return err_set(err, ERR_BAD_FIELD, "agent must be a name, or name@version");
+    return 0;
+}
+
+static int read_priority(struct submit *s, const struct json_value *root, struct err *err)
+{
+    struct str name;
+    const struct json_value *v = json_get(root, "priority");
+    s->sub.priority = INV_NORMAL;
+    if (v != NULL && (!json_str(v, &name) || !inv_priority_parse(name, &s->sub.priority)))
+        return err_set(err, ERR_BAD_FIELD, "priority must be high, normal or low");
+    return 0;
+}
+
+static int read_metadata(struct submit *s, const struct json_value *root, struct err *err)
+{
+    const struct json_value *v = json_get(root, "metadata");
+    if (v == NULL)
+        return 0;
+    if (json_type_of(v) != JSON_OBJECT)
+        return err_set(err, ERR_BAD_FIELD, "metadata must be an object");
+    struct str source = json_member_source(s->doc, "metadata");
+    if (source.n > INV_METADATA_MAX_BYTES)
+        return err_set(err, ERR_METADATA_TOO_LARGE, "metadata has %zu bytes; the limit is %d", source.n,
+                       INV_METADATA_MAX_BYTES);
+    s->sub.metadata = source;
+    return 0;
+}
+
+static int read_retry_on(struct submit *s, const struct json_value *on, struct err *err)
+{
+    for (const struct json_value *v = json_first(on); v != NULL; v = json_next(v)) {
+        struct str name = str_of(NULL);
+        bool text = json_str(v, &name);
+        int bit = text && str_eq_c(name, "failed")      ? INV_RETRY_FAILED
+                  : text && str_eq_c(name, "timed_out") ? INV_RETRY_TIMED_OUT
+                                                        : 0;
+        if (bit == 0)
+            return err_set(err, ERR_BAD_FIELD, "retry.on may hold \"failed\" and \"timed_out\"");
+        s->sub.retry_on = (int16_t)(s->sub.retry_on | bit);
+    }
+    return 0;
+}
+
+static int read_retry(struct submit *s, const struct json_value *root, struct err *err)
+{
+    static const char *const known[] = {"max_attempts", "on", NULL};
+    const struct json_value *v = json_get(root, "retry"), *on = json_get(v, "on");
+    int64_t max = 1;
+    s->sub.max_attempts = 1;
+    if (v == NULL)
+        return 0;
+    if (json_type_of(v) != JSON_OBJECT)
+        return err_set(err, ERR_BAD_FIELD, "retry must be an object");
+    if (json_known_fields(v, known, err) != 0)
+        return err_wrap(err, "retry");
+    if (read_whole(s->doc, json_get(v, "max_attempts"), "retry.max_attempts", 1, INV_MAX_ATTEMPTS, &max, err) != 0)
+        return -1;
+    s->sub.max_attempts = (int16_t)max;
+    if (on == NULL)
+        s->sub.retry_on = INV_RETRY_FAILED | INV_RETRY_TIMED_OUT;
+    else if (json_type_of(on) != JSON_ARRAY)
+        return err_set(err, ERR_BAD_FIELD, "retry.on must be an array");
+    return read_retry_on(s, on, err);
+}
+
+static int read_limits(struct submit *s, const struct json_value *root, struct err *err)
+{
+    int64_t timeout = 0, queue = INV_QUEUE_TIMEOUT_DEFAULT_MS / 1000;
+    if (read_whole(s->doc, json_get(root, "timeout_s"), "timeout_s", 1, INV_TIMEOUT_MAX_MS / 1000, &timeout, err) !=
+            0 ||
+        read_whole(s->doc, json_get(root, "queue_timeout_s"), "queue_timeout_s", 1, INV_QUEUE_TIMEOUT_MAX_MS / 1000,
+                   &queue, err) != 0)
+        return -1;
+    s->sub.timeout_ms = (int32_t)(timeout * 1000); /* 0: the agent's, or the system's */
+    s->sub.queue_timeout_ms = queue * 1000;
+    return 0;
+}
+
+static int read_fields(struct submit *s, struct err *err)
+{
+    const struct json_value *root = json_root(s->doc);
+    if (json_type_of(root) != JSON_OBJECT)
+        return err_set(err, ERR_BAD_JSON, "the body must be a JSON object");
+    if (json_known_fields(root, known_fields, err) != 0)
+        return -1;
+    for (size_t i = 0; i < sizeof coming_fields / sizeof *coming_fields; i++)
+        if (json_get(root, coming_fields[i]) != NULL)
+            return err_set(err, ERR_UNSUPPORTED, "\"%s\" is not available in this version", coming_fields[i]);
+    if (read_agent(s, root, err) != 0 || read_prompt(s, root, err) != 0 || read_limits(s, root, err) != 0 ||
+        read_priority(s, root, err) != 0 || read_retry(s, root, err) != 0)
+        return -1;
+    return read_metadata(s, root, err);
+}
+
+/* ---- headers ---- */
+
+/* The draft's form is a quoted string; bare keys count the same. */
+static int read_key(struct submit *s, struct err *err)
+{
+    struct str key;
+    if (!http_header(s->c->req, "Idempotency-Key", &key))
+        return 0;
+    if (http_header_count(s->c->req, "Idempotency-Key") != 1)
+        return err_set(err, ERR_BAD_HEADER, "Idempotency-Key was sent more than once");
+    if (key.n >= 2 && key.p[0] == '"' && key.p[key.n - 1] == '"')
+        key = str_make(key.p + 1, key.n - 2);
+    if (key.n == 0 || key.n > 255)
+        return err_set(err, ERR_BAD_HEADER, "Idempotency-Key must have 1 to 255 characters");
+    for (size_t i = 0; i < key.n; i++)
+        if (key.p[i] < 0x20 || key.p[i] > 0x7E || key.p[i] == '"')
+            return err_set(err, ERR_BAD_HEADER, "Idempotency-Key may hold printable ASCII without quotes only");
+    s->key = str_dup(key);
+    if (s->key == NULL)
+        return err_set(err, ERR_OVERLOADED, "no memory");
+    s->sub.idempotency_key = str_of(s->key);
+    return 0;
+}
+
+/* Method, path and raw body. */
+static void fingerprint(struct submit *s, struct str body)
+{
+    struct crypto_sha256_state h;
+    crypto_sha256_init(&h);
+    crypto_sha256_update(&h, STR("POST /v1/invocations\n"));
+    crypto_sha256_update(&h, body);
+    crypto_sha256_final(&h, s->sub.fingerprint);
+}
+
+static int check_type(struct call *c, struct err *err)
+{
+    struct str type;
+    if (!http_header(c->req, "Content-Type", &type))
+        return 0; /* what curl -d and many clients leave out or get wrong is only checked when it is another format */
+    struct str rest = type, media;
+    str_split(&rest, ';', &media);
+    media = str_trim(media);
+    if (str_eq_nocase(media, STR("application/json")) || str_eq_nocase(media, STR("application/x-www-form-urlencoded")))
+        return 0;
+    return err_set(err, ERR_MEDIA_TYPE, "the body must be application/json");
+}
+
+/* ---- the steps ---- */
+
+static struct entry entry_of(const struct submission *sub)
+{
+    wall_t created = uuid_time(sub->row.key);
+    return (struct entry){.kind = ENTRY_INVOCATION,
+                          .id = sub->row.key,
+                          .tenant = sub->tenant,
+                          .agent = sub->agent,
+                          .version = sub->version,
+                          .attempt = 1,
+                          .max_attempts = sub->max_attempts,
+                          .retry_on = sub->retry_on,
+                          .priority = sub->priority,
+                          .timeout_ms = sub->timeout_ms,
+                          .queue_deadline = {.us = created.us + sub->queue_timeout_ms * 1000},
+                          .ready = created,
+                          .prompt_bytes = (uint32_t)sub->prompt.n,
+                          .prompt_inline = sub->prompt.n <= INV_ENTRY_PROMPT_BYTES,
+                          .prompt = sub->prompt};
+}
+
+static void accepted(struct submit *s)
+{
+    struct call *c = s->c;
+    struct uuid id = s->sub.row.key;
+    if (s->wait_ms > 0) {
+        /* A replayed job may have ended long ago: look before waiting. */
+        if (s->sub.replayed)
+            show_invocation(c, id, s->wait_ms, 202);
+        else
+            show_after_commit(c, id, s->wait_ms);
+        return;
+    }
+    char text[ID_TEXT_BYTES], location[ID_TEXT_BYTES + 24];
+    struct buf body;
+    id_format("inv", id, text);
+    snprintf(location, sizeof location, "/v1/invocations/%s", text);
+    http_set_header(c->req, "Location", str_of(location));
+    buf_init(&body, 1024);
+    struct json_writer w = json_writer(&body);
+    jw_object(&w);
+    jw_kcstr(&w, "id", text);
+    jw_kcstr(&w, "status", inv_state_name(INV_QUEUED));
+    jw_kstr(&w, "agent", s->agent);
+    jw_kint(&w, "version", s->sub.version);
+    jw_ktime(&w, "created_at", uuid_time(id));
+    jw_object_end(&w);
+    call_reply_json(c, 202, &body);
+}
+
+/* The outcome is not known: the caller gets id and Location to look for itself. */
+static void unknown(struct submit *s, const struct err *err)
+{
+    char text[ID_TEXT_BYTES], location[ID_TEXT_BYTES + 24], detail[400];
+    id_format("inv", s->sub.row.key, text);
+    snprintf(location, sizeof location, "/v1/invocations/%s", text);
+    snprintf(detail, sizeof detail, "%s; look at %s", err->msg, location);
+    http_set_header(s->c->req, "Location", str_of(location));
+    http_set_header_int(s->c->req, "Retry-After", 1);
+    call_fail_code(s->c, ERR_OUTCOME_UNKNOWN, detail);
+}
+
+void invocation_committed(void *arg, struct submission *sub, const struct err *err)
+{
+    struct gateway *g = arg;
+    struct submit *s = (struct submit *)sub; /* sub is the first member */
+    struct call *c = s->c;
+    if (err == NULL && !sub->replayed) {
+        struct entry e = entry_of(sub);
+        handoff_commit(g->handoff, s->ticket, &e);
+        metric_add(&g->metrics.row[M_SUBMITTED], 1);
+        metric_observe(&g->metrics.row[M_COMMIT_SECONDS],
+                       (double)(loop_now(g->loop).us - s->began.us) / 1e6);
+    } else if (err != NULL && err->code == ERR_OUTCOME_UNKNOWN) {
+        struct entry e = entry_of(sub); /* perhaps committed: a stray entry is found out when it is claimed */
+        e.prompt_inline = false;
+        e.prompt = str_of(NULL);
+        handoff_commit(g->handoff, s->ticket, &e);
+    } else {
+        handoff_drop(g->handoff, s->ticket);
+        if (err == NULL)
+            metric_add(&g->metrics.row[M_REPLAYED], 1);
+    }
+    if (!call_leave(c))
+        return;
+    if (err == NULL)
+        accepted(s);
+    else if (err->code == ERR_OUTCOME_UNKNOWN)
+        unknown(s, err);
+    else
+        call_fail(c, err);
+}
+
+static void on_target(struct call *c, const struct agent_target *t, const struct err *err)
+{
+    struct submit *s = c->data;
+    struct err bad = ERR_INIT;
+    if (err == NULL && !t->found)
+        err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no agent \"%.*s\"", STR_ARG(s->agent));
+    else if (err == NULL && !t->ready)
+        err_set(&bad, ERR_AGENT_NOT_READY, "agent \"%.*s\" has no version that is ready", STR_ARG(s->agent));
+    if (err == NULL && bad.code == ERR_NONE && !handoff_ready(c->g->handoff, &bad))
+        err = &bad;
+    if (err != NULL || bad.code != ERR_NONE) {
+        call_fail(c, err != NULL ? err : &bad);
+        return;
+    }
+    s->sub.tenant = c->tenant;
+    s->sub.api_key = c->api_key;
+    s->sub.agent = t->agent;
+    s->sub.version = t->version;
+    if (s->sub.timeout_ms == 0)
+        s->sub.timeout_ms = t->timeout_ms > 0 ? t->timeout_ms : INV_TIMEOUT_DEFAULT_MS;
+    s->ticket = handoff_begin(c->g->handoff, c->tenant);
+    if (s->ticket == NULL) {
+        call_fail_code(c, ERR_OVERLOADED, NULL);
+        return;
+    }
+    call_enter(c);
+    if (submit_put(c->g->submitter, &s->sub, c->g->settings->commit_deadline_ms, &bad) == 0) {
+        handoff_id(s->ticket, s->sub.row.key);
+        return;
+    }
+    handoff_drop(c->g->handoff, s->ticket);
+    if (call_leave(c))
+        call_fail(c, &bad);
+}
+
+static void on_body(void *arg, struct http_request *req, struct str body)
+{
+    (void)req;
+    struct submit *s = arg;
+    struct call *c = s->c;
+    struct err err = ERR_INIT;
+    s->wait_ms = show_wait_prefer(c, &err);
+    if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0) {
+        call_fail(c, &err);
+        return;
+    }
+    if (s->key != NULL)
+        fingerprint(s, body);
+    s->body = str_dup(body); /* the request may go before the commit */
+    s->doc = s->body != NULL ? json_parse(str_make(s->body, body.n), &err) : NULL;
+    if (s->body == NULL)
+        err_set(&err, ERR_OVERLOADED, "no memory");
+    if (s->doc == NULL || read_fields(s, &err) != 0) {
+        call_fail(c, &err);
+        return;
+    }
+    target_resolve(c->g->targets, c, s->agent, s->version, on_target);
+}
+
+void invocation_submit(struct call *c)
+{
+    struct submit *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        call_fail_code(c, ERR_OVERLOADED, NULL);
+        return;
+    }
+    s->c = c;
+    s->began = loop_now(c->g->loop);
+    c->data = s;
+    c->free_data = submit_free;
+    http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);
+}
