@@ -1,0 +1,433 @@
+/* A build of an agent version, as a flow: a sandbox from the base template gets the archive, unpacks it, runs the
+ * install step, and becomes the snapshot that invocations start from.
+ *
+ *   version -> fetch (archive to an unlinked file) -> create -> upload -> install -> snapshot -> finish
+ *
+ * The build's own failure (its install command) ends it; the provider's or ours gives it back: it stays `building`,
+ * and a dispatcher queues it again, until its queue limit is over. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "job.h"
+#include "recorder.h"
+#include "store/agents.h"
+#include "store/nonce.h"
+
+enum {
+    STORE_MS = 30000,
+    FETCH_MS = 120000,
+    UPLOAD_MS = 120000,
+    INSTALL_MS = 600000, /* DESIGN section 5 */
+    SNAPSHOT_MS = 120000,
+    START_MS = 30000,
+    LOG_BYTES = 64 * 1024,
+    SCRIPT_BYTES = 2048,
+};
+
+#define ARCHIVE_FILE "/tmp/.sandpiper-agent.tar.gz"
+
+struct build {
+    int fd;
+    int64_t have;
+    void *map;
+    size_t map_bytes;
+    char snapshot[VERSION_SNAPSHOT_BYTES];
+    char log[LOG_BYTES + 1];
+    size_t log_n;
+    struct loop_timer *again;
+    bool ready;
+    enum err_code error;
+    char message[240];
+};
+
+static void enter_version(void *self);
+static void enter_fetch(void *self);
+static void enter_create(void *self);
+static void enter_upload(void *self);
+static void enter_install(void *self);
+static void enter_snapshot(void *self);
+static void enter_finish(void *self);
+static void late_ours(void *self);
+static void late_install(void *self);
+
+enum { STEP_VERSION, STEP_FETCH, STEP_CREATE, STEP_UPLOAD, STEP_INSTALL, STEP_SNAPSHOT, STEP_FINISH };
+
+static const struct flow_step steps[] = {
+    [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
+    [STEP_FETCH] = {"fetch", enter_fetch, FETCH_MS, late_ours},
+    [STEP_CREATE] = {"create", enter_create, 0, late_ours}, /* the provider keeps the deadline and reconciles */
+    [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
+    [STEP_INSTALL] = {"install", enter_install, INSTALL_MS, late_install},
+    [STEP_SNAPSHOT] = {"snapshot", enter_snapshot, SNAPSHOT_MS, late_ours},
+    [STEP_FINISH] = {"finish", enter_finish, 0, late_ours}, /* tried until PostgreSQL takes it */
+};
+
+static struct build *build_of(struct job *j)
+{
+    return j->aux;
+}
+
+static void build_free(struct job *j)
+{
+    struct build *b = j->aux;
+    if (b->map != NULL)
+        munmap(b->map, b->map_bytes);
+    if (b->fd >= 0)
+        close(b->fd);
+    loop_timer_free(&b->again);
+    free(b);
+}
+
+/* ---- ends ---- */
+
+/* Ours: the lease goes, the version stays `building`. */
+static void give_back(struct job *j, const char *why)
+{
+    log_warn("a build failed on our side; it will be tried again", LF_STR("step", flow_step_name(&j->flow)),
+             LF_STR("error", why));
+    sandbox_cancel(&j->request);
+    recorder_release(j->x->recorder, j);
+}
+
+/* The build's own end. */
+static void decide(struct job *j, bool ready, enum err_code code, const char *message)
+{
+    struct build *b = build_of(j);
+    b->ready = ready;
+    b->error = code;
+    size_t n = 0;
+    for (; message != NULL && message[n] != '\0' && n + 1 < sizeof b->message; n++)
+        b->message[n] = message[n] >= ' ' && message[n] <= '~' ? message[n] : '?';
+    b->message[n] = '\0';
+    sandbox_cancel(&j->request);
+    flow_goto(&j->flow, STEP_FINISH);
+}
+
+static void provider_failed(struct job *j, const struct sandbox_failure *f)
+{
+    if (j->entry.queue_deadline.us < wall_now().us)
+        decide(j, false, ERR_JOB_PROVIDER, f->err.msg);
+    else
+        give_back(j, f->err.msg);
+}
+
+static void late_ours(void *self)
+{
+    give_back(self, "a step took too long");
+}
+
+void build_stop(struct job *j)
+{
+    if (j->flow.at != STEP_CREATE || j->request == NULL) /* a create's answer is waited for */
+        give_back(j, "stopped");
+}
+
+/* ---- version and archive ---- */
+
+static struct job *current(struct executor *x, struct uuid id, int step)
+{
+    struct job *j = jobs_find(x->jobs, id);
+    return j != NULL && j->entry.kind == ENTRY_BUILD && j->flow.at == step ? j : NULL;
+}
+
+static void on_version(struct executor *x, struct uuid id, const struct version *v, const struct err *err)
+{
+    struct job *j = current(x, id, STEP_VERSION);
+    if (j == NULL)
+        return;
+    if (err != NULL) {
+        give_back(j, err->msg);
+    } else if (v == NULL || v->status != AGENT_BUILDING) {
+        recorder_release(x->recorder, j); /* decided already: a stray entry */
+    } else {
+        j->version = *v;
+        flow_next(&j->flow);
+    }
+}
+
+static void enter_version(void *self)
+{
+    struct job *j = self;
+    version_get(j->x->versions, j->entry.agent, j->entry.version, j->lease.id, on_version);
+}
+
+struct fetch {
+    struct executor *x;
+    struct uuid id;
+};
+
+static void on_chunk(void *arg, struct str data, const struct err *err)
+{
+    struct fetch *f = arg;
+    struct job *j = current(f->x, f->id, STEP_FETCH);
+    free(f);
+    if (j == NULL)
+        return;
+    struct build *b = build_of(j);
+    if (err != NULL)
+        give_back(j, err->msg);
+    else if (data.n == 0)
+        decide(j, false, ERR_INTERNAL, "the stored archive is incomplete");
+    else if (write(b->fd, data.p, data.n) != (ssize_t)data.n)
+        give_back(j, "no room to spool the archive");
+    else {
+        b->have += (int64_t)data.n;
+        enter_fetch(j);
+    }
+}
+
+static void enter_fetch(void *self)
+{
+    struct job *j = self;
+    struct build *b = build_of(j);
+    struct err err = ERR_INIT;
+    if (b->fd < 0)
+        b->fd = open(j->x->settings->spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (b->fd < 0) {
+        give_back(j, "no room to spool the archive");
+        return;
+    }
+    if (b->have >= j->version.archive_bytes) {
+        flow_next(&j->flow);
+        return;
+    }
+    struct fetch *f = malloc(sizeof *f);
+    INVARIANT(f != NULL); /* bounded by the builds of this process */
+    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    if (agent_file_get(j->x->read, j->version.id, (int32_t)(b->have / INV_CHUNK_BYTES), STORE_MS, on_chunk, f, &err) ==
+        0)
+        return;
+    free(f);
+    give_back(j, err.msg);
+}
+
+/* ---- sandbox ---- */
+
+static void on_created(void *arg, const struct sandbox *sandbox, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    if (f != NULL) {
+        provider_failed(j, f);
+        return;
+    }
+    j->sandbox = *sandbox;
+    j->has_sandbox = true;
+    if (j->fenced || j->canceled)
+        give_back(j, "stopped");
+    else
+        flow_next(&j->flow);
+}
+
+static void enter_create(void *self)
+{
+    struct job *j = self;
+    const struct sandbox_create spec = {.template_id = j->x->settings->base_template,
+                                        .ttl_ms = UPLOAD_MS + INSTALL_MS + SNAPSHOT_MS + 60000,
+                                        .deployment = j->x->deployment,
+                                        .executor_boot = j->x->boot,
+                                        .nonce = nonce_make(j->lease.id, j->lease.attempt),
+                                        .deadline_ms = j->x->settings->create_deadline_ms};
+    j->request = sandbox_create(j->x->provider, &spec, on_created, j);
+    if (j->request == NULL)
+        give_back(j, "the provider refused a create");
+}
+
+static void on_uploaded(void *arg, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    if (f != NULL)
+        provider_failed(j, f);
+    else
+        flow_next(&j->flow);
+}
+
+/* The file is mapped, not read: the page cache holds the archive, not this process. */
+static void enter_upload(void *self)
+{
+    struct job *j = self;
+    struct build *b = build_of(j);
+    b->map_bytes = (size_t)b->have;
+    b->map = mmap(NULL, b->map_bytes, PROT_READ, MAP_SHARED, b->fd, 0);
+    if (b->map == MAP_FAILED) {
+        b->map = NULL;
+        give_back(j, "the spooled archive cannot be read");
+        return;
+    }
+    j->request = sandbox_write_file(j->x->provider, &j->sandbox, ARCHIVE_FILE, str_make(b->map, b->map_bytes), UPLOAD_MS,
+                                    on_uploaded, j);
+    if (j->request == NULL)
+        give_back(j, "the provider refused an upload");
+}
+
+/* ---- install ---- */
+
+/* Keeps the last LOG_BYTES; bytes that PostgreSQL's text would refuse become '?'. */
+static void on_output(void *arg, struct str piece)
+{
+    struct build *b = build_of(arg);
+    if (piece.n > LOG_BYTES)
+        piece = str_make(piece.p + piece.n - LOG_BYTES, LOG_BYTES);
+    if (b->log_n + piece.n > LOG_BYTES) {
+        size_t drop = b->log_n + piece.n - LOG_BYTES;
+        memmove(b->log, b->log + drop, b->log_n - drop);
+        b->log_n -= drop;
+    }
+    for (size_t i = 0; i < piece.n; i++) {
+        unsigned char c = (unsigned char)piece.p[i];
+        b->log[b->log_n++] = (c >= ' ' && c < 0x7F) || c == '\n' || c == '\t' ? (char)c : '?';
+    }
+}
+
+static void on_start(void *arg, int64_t pid)
+{
+    struct job *j = arg;
+    j->pid = pid;
+    job_enter(j, JOB_RUNNING);
+}
+
+static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    char message[96];
+    j->request = NULL;
+    if (e == NULL) {
+        provider_failed(j, f);
+    } else if (e->oom_killed) {
+        decide(j, false, ERR_JOB_OUT_OF_MEMORY, "the install step ran out of memory");
+    } else if (e->kind == SANDBOX_EXITED && e->code == 0) {
+        flow_next(&j->flow);
+    } else {
+        if (e->kind == SANDBOX_EXITED)
+            snprintf(message, sizeof message, "the install step ended with exit code %d", e->code);
+        else
+            snprintf(message, sizeof message, "the install step was ended by signal %s", e->signal);
+        decide(j, false, ERR_JOB_BUILD, message);
+    }
+}
+
+static void late_install(void *self)
+{
+    decide(self, false, ERR_JOB_BUILD, "the install step exceeded its limit of 10 minutes");
+}
+
+static void enter_install(void *self)
+{
+    static const char unpack[] =
+        "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE " --no-same-owner -C \"$HOME/agent\"; rm -f "
+        ARCHIVE_FILE "; cd \"$HOME/agent\"; ";
+    struct job *j = self;
+    char script[SCRIPT_BYTES];
+    snprintf(script, sizeof script, "%s%s", unpack, j->version.install);
+    const char *const args[] = {"-c", script, NULL};
+    const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
+                                       .cmd = "/bin/sh",
+                                       .args = args,
+                                       .kill_after_ms = INSTALL_MS + 10000,
+                                       .start_deadline_ms = START_MS};
+    const struct sandbox_process_events events = {
+        .on_start = on_start, .on_stdout = on_output, .on_stderr = on_output, .on_end = on_end, .arg = j};
+    j->request = sandbox_spawn(j->x->provider, &spec, &events);
+    if (j->request == NULL)
+        give_back(j, "the provider refused to start the install step");
+}
+
+/* ---- snapshot ---- */
+
+static void on_snapshot(void *arg, const char *snapshot_id, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    if (f != NULL)
+        provider_failed(j, f);
+    else if (!str_copy(str_of(snapshot_id), build_of(j)->snapshot, sizeof build_of(j)->snapshot))
+        decide(j, false, ERR_JOB_PROVIDER, "the provider's snapshot id is too long");
+    else
+        decide(j, true, ERR_NONE, NULL);
+}
+
+static void enter_snapshot(void *self)
+{
+    struct job *j = self;
+    char deployment[UUID_TEXT_BYTES], version[UUID_TEXT_BYTES], name[2 * UUID_TEXT_BYTES];
+    uuid_format(j->x->deployment, deployment);
+    uuid_format(j->version.id, version);
+    snprintf(name, sizeof name, "%s-%s", deployment, version);
+    j->request = sandbox_snapshot(j->x->provider, &j->sandbox, name, SNAPSHOT_MS, on_snapshot, j);
+    if (j->request == NULL)
+        give_back(j, "the provider refused a snapshot");
+}
+
+/* ---- finish ---- */
+
+static void on_finished(void *arg, const struct err *err)
+{
+    struct fetch *f = arg;
+    struct job *j = current(f->x, f->id, STEP_FINISH);
+    free(f);
+    if (j == NULL)
+        return;
+    if (err != NULL) {
+        loop_timer_start(build_of(j)->again, 1000);
+        return;
+    }
+    char id[UUID_TEXT_BYTES];
+    uuid_format(j->version.id, id);
+    log_info("build ended", LF_STR("version", id), LF_STR("agent", j->version.slug), LF_BOOL("ready", build_of(j)->ready));
+    recorder_release(j->x->recorder, j);
+}
+
+static void enter_finish(void *self)
+{
+    struct job *j = self;
+    struct build *b = build_of(j);
+    const struct agent_built built = {.id = j->version.id,
+                                      .ready = b->ready,
+                                      .snapshot = str_of(b->snapshot),
+                                      .error = b->error,
+                                      .error_message = str_of(b->message),
+                                      .log = str_make(b->log, b->log_n)};
+    job_destroy_sandbox(j);
+    struct fetch *f = malloc(sizeof *f);
+    INVARIANT(f != NULL);
+    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    if (agent_build_finish(j->x->read, &built, STORE_MS, on_finished, f, NULL) == 0)
+        return;
+    free(f);
+    loop_timer_start(b->again, 1000);
+}
+
+/* ---- beginning ---- */
+
+static void flow_over(void *self, const struct err *err)
+{
+    (void)self, (void)err;
+    BUG("a build's flow ended by itself");
+}
+
+void build_start(struct job *j)
+{
+    struct err err;
+    struct build *b = calloc(1, sizeof *b);
+    if (b == NULL) {
+        recorder_release(j->x->recorder, j);
+        return;
+    }
+    b->fd = -1;
+    j->aux = b;
+    j->free_aux = build_free;
+    b->again = loop_timer_new(j->x->loop, enter_finish, j);
+    if (b->again == NULL ||
+        flow_init(&j->flow, j->x->loop, steps, sizeof steps / sizeof *steps, j, flow_over, &err) != 0) {
+        recorder_release(j->x->recorder, j);
+        return;
+    }
+    flow_start(&j->flow);
+}

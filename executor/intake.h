@@ -1,0 +1,23 @@
+/* Claiming: permits first, then entries, never more than fit (DESIGN section 3, step 3). Two of them in a process: one
+ * for invocations, one for builds; each with a blocking connection of its own. */
+#ifndef EXECUTOR_INTAKE_H
+#define EXECUTOR_INTAKE_H
+
+#include "executor.h"
+
+struct intake;
+
+/* streams: NULL-ended. slots: jobs of kind at once. Starts when intake_start is called. */
+struct intake *intake_new(struct executor *x, enum entry_kind kind, const char *const *streams, int slots,
+                          struct err *err);
+void intake_free(struct intake **in);
+
+void intake_start(struct intake *in);
+/* Claims no more; what is being claimed is still taken. */
+void intake_stop(struct intake *in);
+/* A slot is free: look again. */
+void intake_wake(struct intake *in);
+/* The provider's quota is reached. */
+void intake_pause(struct intake *in, int64_t ms);
+
+#endif

@@ -1,0 +1,80 @@
+/* A claimed job: one attempt of an invocation, or one build. Owned by the table of jobs from its claim until its
+ * lease was released or lost. */
+#ifndef EXECUTOR_JOB_H
+#define EXECUTOR_JOB_H
+
+#include "executor.h"
+#include "loop/flow.h"
+#include "spool.h"
+#include "store/settle.h"
+#include "versions.h"
+
+/* Where a job stands; written only by job_enter. */
+enum job_phase {
+    JOB_STARTING,  /* leased; its sandbox is not running the program yet */
+    JOB_RUNNING,   /* the program has started */
+    JOB_RECORDING, /* its outcome is on the way to PostgreSQL */
+    JOB_RELEASING, /* durable; the lease is being released */
+    JOB_GONE,      /* about to be freed */
+};
+
+struct job {
+    struct job *prev, *next; /* of the table */
+    struct executor *x;
+    enum job_phase phase;
+    struct lease lease;
+    struct entry entry;      /* entry.prompt: see prompt */
+    char *prompt;            /* owned; NULL until fetched when it was not inline */
+    struct flow flow;
+
+    struct version version;  /* a copy of what is needed to run */
+    struct sandbox sandbox;
+    bool has_sandbox;        /* created and not known destroyed */
+    bool holds_permit;       /* of the governor */
+    struct sandbox_request *request; /* the provider call under way */
+    int64_t pid;
+
+    wall_t created_at, started_at;   /* of sandbox; of program */
+    mono_t asked_at, began_at, sandbox_at;
+    struct spool out, err;
+
+    /* How it ended, filled on the way. */
+    bool canceled;           /* the caller wants it stopped */
+    bool fenced;             /* somebody else owns the invocation now: report usage only */
+    struct outcome outcome;
+    char signal[16], message[240];
+    struct buf output_copy, logs_copy; /* inline results, alive until the commit */
+    void *aux;               /* of the flow (builds) */
+    void (*free_aux)(struct job *j);
+};
+
+struct jobs;
+struct jobs *jobs_new(struct executor *x);
+void jobs_free(struct jobs **jobs);
+
+/* A job of this kind is running here already (a delivery repeated)? */
+struct job *jobs_find(struct jobs *jobs, struct uuid id);
+int jobs_count(const struct jobs *jobs, enum entry_kind kind);
+struct job *jobs_first(struct jobs *jobs);
+
+/* Makes a job from a delivery (copies the prompt). NULL without memory. */
+struct job *job_new(struct executor *x, const struct lease *lease, const struct entry *entry);
+void job_enter(struct job *j, enum job_phase phase);
+void job_free(struct job *j);
+
+/* The caller cancels it; the executor lost it to somebody else. Either stops it; effects once. */
+void job_cancel(struct job *j);
+void job_fence(struct job *j);
+
+/* Destroys its sandbox in the background, if it has one; gives the permit back when it is gone. */
+void job_destroy_sandbox(struct job *j);
+
+/* ---- the two kinds' flows ---- */
+
+void run_start(struct job *j);   /* run.c */
+void run_stop(struct job *j);    /* canceled or fenced: end now */
+void build_start(struct job *j); /* build.c */
+void build_stop(struct job *j);
+
+
+#endif

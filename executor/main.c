@@ -1,0 +1,237 @@
+/* sandpiper-executor: wiring only. */
+#include <signal.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "crypto/crypto.h"
+#include "executor.h"
+#include "intake.h"
+#include "job.h"
+#include "lease.h"
+#include "recorder.h"
+#include "store/migrate.h"
+#include "versions.h"
+
+enum { RETRY_MS = 1000, DRAIN_LOOK_MS = 50 };
+
+struct app {
+    struct executor x;
+    struct settings settings;
+    struct spool_budget spool;
+    struct loop_signal *term, *intr;
+    struct loop_timer *schema, *drain;
+    mono_t stop_by;
+    bool said_waiting, stopping;
+    int status;
+};
+
+static const char *const build_streams[] = {"sp:q:build", NULL};
+
+/* ---- connections' states ---- */
+
+static void redis_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (!connected) {
+        log_warn("Redis is not available: running jobs go on, nothing is claimed");
+        return;
+    }
+    log_info("connected to Redis");
+    if (app->x.recorder == NULL)
+        return; /* not started yet */
+    lease_keeper_redis_up(app->x.leases);
+    recorder_redis_up(app->x.recorder);
+}
+
+static void pg_state(void *arg, bool connected)
+{
+    (void)arg;
+    if (connected)
+        log_info("connected to PostgreSQL");
+    else
+        log_warn("PostgreSQL is not available: outcomes wait");
+}
+
+static struct pg *connect_pg(struct app *app, int inflight, void (*on_state)(void *, bool), struct err *err)
+{
+    return pg_open(app->x.loop,
+                   &(struct pg_options){.url = app->settings.database_url,
+                                        .application = "sandpiper-executor",
+                                        .max_inflight = inflight,
+                                        .max_queued = 40000,
+                                        .on_state = on_state,
+                                        .arg = app},
+                   err);
+}
+
+/* ---- starting ---- */
+
+static int open_stores(struct app *app, struct err *err)
+{
+    struct executor *x = &app->x;
+    const struct settings *s = &app->settings;
+    const struct governor_limits limits = {.creates_per_sec = s->creates_per_sec, .live = s->live_limit};
+    if ((x->read = connect_pg(app, 16, pg_state, err)) == NULL ||
+        (x->write_small = connect_pg(app, 1, NULL, err)) == NULL ||
+        (x->write_large = connect_pg(app, 4, NULL, err)) == NULL)
+        return -1;
+    x->redis = redis_open(x->loop,
+                          &(struct redis_options){
+                              .url = s->redis_url, .name = "sandpiper-executor", .on_state = redis_state, .arg = app},
+                          err);
+    if (x->redis == NULL)
+        return -1;
+    x->queue = queue_new(x->redis, (int)s->tenant_window);
+    x->governor = governor_new(x->redis, x->boot, &limits);
+    x->provider = provider_e2b_open(x->loop,
+                                    &(struct provider_e2b_options){.api_url = s->e2b_api_url,
+                                                                   .sandbox_url = s->e2b_sandbox_url,
+                                                                   .domain = s->e2b_domain,
+                                                                   .api_key = s->e2b_api_key,
+                                                                   .max_concurrent = (int)s->max_jobs},
+                                    err);
+    if (x->queue == NULL || x->governor == NULL)
+        return err_set(err, ERR_NO_MEMORY, "no memory to start");
+    return x->provider != NULL ? 0 : -1;
+}
+
+static int open_modules(struct app *app, struct err *err)
+{
+    struct executor *x = &app->x;
+    x->jobs = jobs_new(x);
+    x->versions = versions_new(x);
+    x->recorder = recorder_new(x);
+    x->leases = lease_keeper_new(x, err);
+    x->intake = intake_new(x, ENTRY_INVOCATION, queue_streams, (int)app->settings.max_jobs, err);
+    x->build_intake = intake_new(x, ENTRY_BUILD, build_streams, (int)app->settings.max_builds, err);
+    if (x->jobs == NULL || x->versions == NULL || x->recorder == NULL)
+        return err_set(err, ERR_NO_MEMORY, "no memory to start");
+    return x->leases != NULL && x->intake != NULL && x->build_intake != NULL ? 0 : -1;
+}
+
+/* Work is claimed once the schema is ours; until then the daemon waits, saying so once. */
+static void on_schema(void *arg, int found, int wanted, struct uuid deployment, const struct err *err)
+{
+    struct app *app = arg;
+    if (err == NULL && found == wanted) {
+        char boot[UUID_TEXT_BYTES];
+        uuid_format(app->x.boot, boot);
+        app->x.deployment = deployment;
+        intake_start(app->x.intake);
+        intake_start(app->x.build_intake);
+        log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
+        return;
+    }
+    if (!app->said_waiting && err != NULL)
+        log_warn("waiting for PostgreSQL", LF_ERR(err));
+    else if (!app->said_waiting)
+        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found), LF_INT("wanted", wanted));
+    app->said_waiting = true;
+    loop_timer_start(app->schema, RETRY_MS);
+}
+
+static void check_schema(void *arg)
+{
+    struct app *app = arg;
+    if (schema_check(app->x.read, 5000, on_schema, app, NULL) != 0)
+        loop_timer_start(app->schema, RETRY_MS);
+}
+
+/* ---- stopping: no new work; running jobs may end; what is left is re-run elsewhere ---- */
+
+static void look_drained(void *arg)
+{
+    struct app *app = arg;
+    int left = jobs_count(app->x.jobs, ENTRY_INVOCATION) + jobs_count(app->x.jobs, ENTRY_BUILD);
+    if (left > 0 && mono_before(loop_now(app->x.loop), app->stop_by)) {
+        loop_timer_start(app->drain, DRAIN_LOOK_MS);
+        return;
+    }
+    if (left > 0)
+        log_warn("stopping with jobs running: they are re-run elsewhere", LF_INT("jobs", left));
+    loop_stop(app->x.loop);
+}
+
+static void on_signal(void *arg, int signum)
+{
+    struct app *app = arg;
+    log_info("stopping", LF_INT("signal", signum));
+    if (app->stopping || app->x.jobs == NULL) {
+        loop_stop(app->x.loop);
+        return;
+    }
+    app->stopping = true;
+    app->stop_by = mono_add_ms(loop_now(app->x.loop), app->settings.drain_ms);
+    intake_stop(app->x.intake);
+    intake_stop(app->x.build_intake);
+    loop_timer_start(app->drain, 0);
+}
+
+static void app_close(struct app *app)
+{
+    struct executor *x = &app->x;
+    jobs_free(&x->jobs);
+    intake_free(&x->intake);
+    intake_free(&x->build_intake);
+    lease_keeper_free(&x->leases);
+    recorder_free(&x->recorder);
+    versions_free(&x->versions);
+    provider_close(&x->provider);
+    redis_close(&x->redis);
+    pg_close(&x->read);
+    pg_close(&x->write_small);
+    pg_close(&x->write_large);
+    governor_free(&x->governor);
+    queue_free(&x->queue);
+    loop_timer_free(&app->schema);
+    loop_timer_free(&app->drain);
+    loop_signal_free(&app->term);
+    loop_signal_free(&app->intr);
+    loop_free(&x->loop);
+}
+
+static int run(struct app *app)
+{
+    struct err err = ERR_INIT;
+    struct executor *x = &app->x;
+    x->settings = &app->settings;
+    x->boot = uuid_new();
+    app->spool = (struct spool_budget){.dir = app->settings.spool_dir, .max = app->settings.spool_bytes};
+    x->spool = &app->spool;
+    x->loop = loop_new();
+    if (x->loop == NULL)
+        return 1;
+    app->term = loop_signal_new(x->loop, SIGTERM, on_signal, app);
+    app->intr = loop_signal_new(x->loop, SIGINT, on_signal, app);
+    app->schema = loop_timer_new(x->loop, check_schema, app);
+    app->drain = loop_timer_new(x->loop, look_drained, app);
+    if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
+        log_error("cannot start", LF_ERR(&err));
+        app->status = 1;
+    } else {
+        loop_timer_start(app->schema, 0);
+        loop_run(x->loop);
+    }
+    app_close(app);
+    return app->status;
+}
+
+int main(int argc, char **argv)
+{
+    static struct app app;
+    enum log_level level = LOG_INFO;
+    switch (config_load(&settings_table, argc, argv, &app.settings)) {
+    case CONFIG_EXIT_OK:
+        return 0;
+    case CONFIG_EXIT_BAD:
+        return 2;
+    case CONFIG_RUN:
+        break;
+    }
+    log_level_parse(str_of(app.settings.log_level), &level);
+    log_setup("executor", level);
+    signal(SIGPIPE, SIG_IGN);
+    int status = run(&app);
+    config_unload(&settings_table, &app.settings);
+    return status;
+}

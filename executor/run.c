@@ -1,0 +1,529 @@
+/* One attempt of an invocation, as a flow. Reading the table is reading the feature; every way out goes through one of
+ * the `end_*` functions, which decide by model/invocation.h whether the attempt's end is the invocation's.
+ *
+ *   version -> prompt -> create -> upload -> start -> run -> (recorder)
+ *
+ * The time limit counts from the program's start; creating has a limit of its own; time in the queue was checked at
+ * the claim. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "intake.h"
+#include "job.h"
+#include "recorder.h"
+#include "store/nonce.h"
+#include "store/records.h"
+
+enum {
+    STORE_MS = 30000,
+    UPLOAD_MS = 60000,
+    START_MS = 30000,
+    KILL_SLACK_MS = 5000,   /* the host's own kill deadline lies behind ours */
+    TTL_SLACK_MS = 60000,   /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
+    PROMPT_ARG_BYTES = 64 * 1024, /* rides in Start; a larger one is uploaded */
+    SCRIPT_BYTES = 2048,
+};
+
+static void enter_version(void *self);
+static void enter_prompt(void *self);
+static void enter_create(void *self);
+static void enter_upload(void *self);
+static void enter_start(void *self);
+static void enter_run(void *self);
+static void late_ours(void *self);
+static void late_run(void *self);
+
+enum { STEP_VERSION, STEP_PROMPT, STEP_CREATE, STEP_UPLOAD, STEP_START, STEP_RUN };
+
+static const struct flow_step steps[] = {
+    [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
+    [STEP_PROMPT] = {"prompt", enter_prompt, STORE_MS, late_ours},
+    [STEP_CREATE] = {"create", enter_create, 0, late_ours}, /* the provider keeps the deadline and reconciles */
+    [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
+    [STEP_START] = {"start", enter_start, START_MS, late_ours},
+    [STEP_RUN] = {"run", enter_run, 0, late_run}, /* the invocation's own limit, set on entering */
+};
+
+/* ---- ends ---- */
+
+static void fill_usage(struct job *j)
+{
+    struct outcome *o = &j->outcome;
+    mono_t now = loop_now(j->x->loop);
+    if (j->sandbox.id[0] == '\0')
+        return;
+    o->has_usage = true;
+    o->sandbox = str_of(j->sandbox.id);
+    o->queue_ms = (j->created_at.us - j->entry.ready.us) / 1000;
+    o->queue_ms = o->queue_ms > 0 ? o->queue_ms : 0;
+    o->sandbox_start_ms = mono_ms_between(j->asked_at, j->began_at.us != 0 ? j->began_at : now);
+    o->run_ms = j->began_at.us != 0 ? mono_ms_between(j->began_at, now) : 0;
+    o->sandbox_ms = mono_ms_between(j->sandbox_at, now);
+}
+
+static struct outcome *outcome_begin(struct job *j)
+{
+    struct outcome *o = &j->outcome;
+    *o = (struct outcome){.row.key = j->lease.id,
+                          .tenant = j->lease.tenant,
+                          .agent = j->entry.agent,
+                          .attempt = j->lease.attempt,
+                          .boot = j->x->boot,
+                          .what = OUTCOME_RESULT,
+                          .started_at = j->started_at,
+                          .finished_at = wall_now(),
+                          .cpu_ms = -1,
+                          .peak_memory_bytes = -1};
+    fill_usage(j);
+    return o;
+}
+
+/* Printable ASCII of a message: what goes into text columns is ours to keep clean. */
+static struct str clean(struct job *j, const char *message)
+{
+    size_t n = 0;
+    for (; message != NULL && message[n] != '\0' && n + 1 < sizeof j->message; n++)
+        j->message[n] = message[n] >= ' ' && message[n] <= '~' ? message[n] : '?';
+    j->message[n] = '\0';
+    return str_make(j->message, n);
+}
+
+/* The flow is over: the sandbox goes, the outcome is recorded. */
+static void finish(struct job *j)
+{
+    sandbox_cancel(&j->request);
+    flow_deinit(&j->flow);
+    job_destroy_sandbox(j);
+    if (j->fenced && !j->outcome.has_usage)
+        recorder_release(j->x->recorder, j);
+    else
+        recorder_put(j->x->recorder, j);
+}
+
+/* Somebody else owns the invocation: usage only. */
+static bool end_fenced(struct job *j)
+{
+    if (!j->fenced)
+        return false;
+    outcome_begin(j)->what = OUTCOME_USAGE_ONLY;
+    finish(j);
+    return true;
+}
+
+/* The attempt's end, told by state; ours: the provider's or our failure. */
+static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err_code code, const char *message)
+{
+    struct outcome *o = &j->outcome;
+    bool started = j->phase == JOB_RUNNING;
+    const struct inv_attempt_end end = {.state = state,
+                                        .started = started,
+                                        .ours = ours,
+                                        .attempt = j->entry.attempt,
+                                        .max_attempts = j->entry.max_attempts,
+                                        .retry_on = j->entry.retry_on,
+                                        .reruns = j->entry.reruns,
+                                        .queue_left_ms = (j->entry.queue_deadline.us - wall_now().us) / 1000};
+    int64_t backoff_ms;
+    o->state = state;
+    o->error = code;
+    o->error_message = clean(j, message);
+    if (!j->canceled && inv_judge(&end, &backoff_ms) == INV_RETRY) {
+        uint8_t jitter;
+        random_bytes(&jitter, 1);
+        o->what = OUTCOME_RETRY;
+        o->reason = str_of(code != ERR_NONE ? err_code_name(code) : inv_state_name(state));
+        o->reruns = (int16_t)(j->entry.reruns + (ours && started ? 1 : 0));
+        o->blames = j->entry.blames;
+        o->not_before.us = wall_now().us + (backoff_ms + backoff_ms * jitter / 1024) * 1000;
+    }
+    finish(j);
+}
+
+static void end_canceled(struct job *j)
+{
+    outcome_begin(j);
+    end_attempt(j, INV_CANCELED, false, ERR_NONE, NULL);
+}
+
+static void end_ours(struct job *j, enum err_code code, const char *message)
+{
+    log_warn("attempt failed on our side", LF_STR("step", flow_step_name(&j->flow)), LF_STR("error", message),
+             LF_INT("attempt", j->lease.attempt));
+    outcome_begin(j);
+    end_attempt(j, INV_ERROR, true, code, message);
+}
+
+/* A 429 spends nothing: the job goes back to the queue as it was, and the whole fleet waits a little. */
+static void end_quota(struct job *j, const struct sandbox_failure *f)
+{
+    int64_t wait_ms = f->retry_after_ms > 0 ? f->retry_after_ms : 1000;
+    log_info("the provider's quota is reached: handing the job back", LF_INT("wait_ms", wait_ms));
+    governor_pause(j->x->governor, wait_ms);
+    intake_pause(j->x->intake, wait_ms);
+    if (j->holds_permit)
+        governor_return(j->x->governor, 1);
+    j->holds_permit = false;
+    flow_deinit(&j->flow);
+    const struct queue_requeue_item item = {.lease = j->lease, .again = &j->entry};
+    if (queue_requeue(j->x->queue, &j->x->boot, &item, 1, NULL, NULL) != 0)
+        log_warn("handing back failed; the dispatcher will find the job");
+    job_enter(j, JOB_RELEASING);
+    job_free(j);
+}
+
+static void late_ours(void *self)
+{
+    struct job *j = self;
+    char message[96];
+    snprintf(message, sizeof message, "step %s took too long", flow_step_name(&j->flow));
+    sandbox_cancel(&j->request);
+    if (!end_fenced(j))
+        end_ours(j, ERR_JOB_PROVIDER, message);
+}
+
+void run_stop(struct job *j)
+{
+    if (j->flow.at == STEP_CREATE && j->request != NULL)
+        return; /* a create cannot be withdrawn: its answer is waited for, so that nothing leaks */
+    if (!end_fenced(j))
+        end_canceled(j);
+}
+
+/* ---- version ---- */
+
+static struct job *current(struct executor *x, struct uuid id, int step)
+{
+    struct job *j = jobs_find(x->jobs, id);
+    return j != NULL && j->entry.kind == ENTRY_INVOCATION && j->phase < JOB_RECORDING && j->flow.at == step ? j : NULL;
+}
+
+static void on_version(struct executor *x, struct uuid id, const struct version *v, const struct err *err)
+{
+    struct job *j = current(x, id, STEP_VERSION);
+    if (j == NULL)
+        return;
+    if (err != NULL) {
+        end_ours(j, ERR_UNAVAILABLE, err->msg);
+    } else if (v == NULL || v->status != AGENT_READY) {
+        outcome_begin(j);
+        end_attempt(j, INV_ERROR, false, ERR_AGENT_NOT_FOUND, "the agent's version is gone");
+    } else {
+        j->version = *v;
+        flow_next(&j->flow);
+    }
+}
+
+static void enter_version(void *self)
+{
+    struct job *j = self;
+    version_get(j->x->versions, j->entry.agent, j->entry.version, j->lease.id, on_version);
+}
+
+/* ---- prompt: small ones came with the entry, middling ones are in the row, large ones in chunks ---- */
+
+/* Answers from PostgreSQL find their job again by id. */
+struct fetch {
+    struct executor *x;
+    struct uuid id;
+};
+
+static struct fetch *fetch_new(struct job *j)
+{
+    struct fetch *f = malloc(sizeof *f);
+    INVARIANT(f != NULL); /* bounded by the jobs of this process */
+    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    return f;
+}
+
+static struct job *fetch_job(void *arg)
+{
+    struct fetch *f = arg;
+    struct job *j = current(f->x, f->id, STEP_PROMPT);
+    free(f);
+    return j;
+}
+
+static void next_chunk(struct job *j);
+
+/* Appends a piece; the whole prompt goes on to the next step. */
+static void take_prompt(struct job *j, struct str piece)
+{
+    size_t have = j->entry.prompt.n;
+    if (piece.n == 0 || piece.n > j->entry.prompt_bytes - have) {
+        outcome_begin(j);
+        end_attempt(j, INV_ERROR, false, ERR_INTERNAL, "the stored prompt is incomplete");
+        return;
+    }
+    memcpy(j->prompt + have, piece.p, piece.n);
+    j->entry.prompt = str_make(j->prompt, have + piece.n);
+    if (j->entry.prompt.n == j->entry.prompt_bytes)
+        flow_next(&j->flow);
+    else
+        next_chunk(j);
+}
+
+static void on_chunk(void *arg, struct str data, const struct err *err)
+{
+    struct job *j = fetch_job(arg);
+    if (j != NULL && err != NULL)
+        end_ours(j, ERR_UNAVAILABLE, err->msg);
+    else if (j != NULL)
+        take_prompt(j, data);
+}
+
+static void next_chunk(struct job *j)
+{
+    struct err err = ERR_INIT;
+    struct fetch *f = fetch_new(j);
+    if (blob_get(j->x->read, j->lease.id, BLOB_PROMPT, 0, (int32_t)(j->entry.prompt.n / INV_CHUNK_BYTES), STORE_MS,
+                 on_chunk, f, &err) == 0)
+        return;
+    free(f);
+    end_ours(j, ERR_UNAVAILABLE, err.msg);
+}
+
+static void on_record(void *arg, const struct record *records, size_t n, const struct err *err)
+{
+    struct job *j = fetch_job(arg);
+    if (j == NULL)
+        return;
+    if (err != NULL)
+        end_ours(j, ERR_UNAVAILABLE, err->msg);
+    else
+        take_prompt(j, n == 1 ? records[0].prompt : str_of(NULL));
+}
+
+static void enter_prompt(void *self)
+{
+    struct job *j = self;
+    struct err err = ERR_INIT;
+    if (j->entry.prompt_inline || j->entry.prompt_bytes == 0) {
+        flow_next(&j->flow);
+        return;
+    }
+    j->prompt = malloc(j->entry.prompt_bytes);
+    if (j->prompt == NULL) {
+        end_ours(j, ERR_NO_MEMORY, "no memory for the prompt");
+        return;
+    }
+    if (j->entry.prompt_bytes > INV_INLINE_BYTES) {
+        next_chunk(j);
+        return;
+    }
+    const struct record_key key = {.id = j->lease.id, .tenant = j->lease.tenant};
+    struct fetch *f = fetch_new(j);
+    if (records_get(j->x->read, &key, 1, STORE_MS, on_record, f, &err) == 0)
+        return;
+    free(f);
+    end_ours(j, ERR_UNAVAILABLE, err.msg);
+}
+
+/* ---- create ---- */
+
+static void on_created(void *arg, const struct sandbox *sandbox, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    j->created_at = wall_now();
+    if (f == NULL) {
+        j->sandbox = *sandbox;
+        j->has_sandbox = true;
+        j->sandbox_at = loop_now(j->x->loop);
+    }
+    if (end_fenced(j))
+        return;
+    if (j->canceled)
+        end_canceled(j);
+    else if (f != NULL && f->quota)
+        end_quota(j, f);
+    else if (f != NULL)
+        end_ours(j, ERR_JOB_PROVIDER, f->err.msg);
+    else
+        flow_next(&j->flow);
+}
+
+static void enter_create(void *self)
+{
+    struct job *j = self;
+    const struct settings *s = j->x->settings;
+    const struct sandbox_create spec = {.template_id = j->version.snapshot,
+                                        .ttl_ms = START_MS + UPLOAD_MS + j->entry.timeout_ms + TTL_SLACK_MS,
+                                        .deployment = j->x->deployment,
+                                        .executor_boot = j->x->boot,
+                                        .nonce = nonce_make(j->lease.id, j->lease.attempt),
+                                        .deadline_ms = s->create_deadline_ms};
+    j->request = sandbox_create(j->x->provider, &spec, on_created, j);
+    if (j->request == NULL)
+        end_ours(j, ERR_JOB_PROVIDER, "the provider refused a create");
+}
+
+/* ---- upload ---- */
+
+#define PROMPT_FILE "/tmp/.sandpiper-prompt"
+
+static void on_uploaded(void *arg, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    if (f != NULL)
+        end_ours(j, ERR_JOB_PROVIDER, f->err.msg);
+    else
+        flow_next(&j->flow);
+}
+
+static void enter_upload(void *self)
+{
+    struct job *j = self;
+    if (j->entry.prompt.n <= PROMPT_ARG_BYTES) {
+        flow_next(&j->flow);
+        return;
+    }
+    j->request =
+        sandbox_write_file(j->x->provider, &j->sandbox, PROMPT_FILE, j->entry.prompt, UPLOAD_MS, on_uploaded, j);
+    if (j->request == NULL)
+        end_ours(j, ERR_JOB_PROVIDER, "the provider refused an upload");
+}
+
+/* ---- start and run ----
+ *
+ * A shell puts the prompt where stdin can be redirected from, then becomes the program: exit code and signal stay
+ * the program's own. The prompt rides as an argument of `sh`, which never holds a secret. */
+
+static const char script_head[] =
+    "if [ \"$1\" = arg ]; then printf %s \"$2\" >" PROMPT_FILE "; fi; cd \"$HOME/agent\" 2>/dev/null || cd; "
+    "exec <" PROMPT_FILE "; ";
+
+static void on_start(void *arg, int64_t pid)
+{
+    struct job *j = arg;
+    j->pid = pid;
+    j->began_at = loop_now(j->x->loop);
+    j->started_at = wall_now();
+    job_enter(j, JOB_RUNNING);
+    const struct lease *lease = &j->lease;
+    queue_progress(j->x->queue, j->x->boot, &lease, 1);
+    flow_goto(&j->flow, STEP_RUN);
+}
+
+static void on_stdout(void *arg, struct str piece)
+{
+    spool_put(&((struct job *)arg)->out, piece);
+}
+
+static void on_stderr(void *arg, struct str piece)
+{
+    spool_put(&((struct job *)arg)->err, piece);
+}
+
+static void end_exit(struct job *j, const struct sandbox_exit *e)
+{
+    struct outcome *o = outcome_begin(j);
+    o->cpu_ms = e->cpu_ms;
+    o->peak_memory_bytes = e->peak_memory_bytes;
+    if (e->kind == SANDBOX_SIGNALED) {
+        str_copy(str_of(e->signal), j->signal, sizeof j->signal);
+        o->signal = str_of(j->signal);
+    } else {
+        o->has_exit_code = true;
+        o->exit_code = e->code;
+    }
+    bool good = e->kind == SANDBOX_EXITED && e->code == 0;
+    bool oom = e->oom_killed && !good;
+    if (oom && o->signal.n == 0) { /* the shell or the program told of its child's death by its exit code */
+        o->has_exit_code = false;
+        o->signal = STR("KILL");
+    }
+    end_attempt(j, good ? INV_SUCCEEDED : INV_FAILED, false, oom ? ERR_JOB_OUT_OF_MEMORY : ERR_NONE,
+                oom ? err_public_text(ERR_JOB_OUT_OF_MEMORY) : NULL);
+}
+
+static void end_timed_out(struct job *j)
+{
+    char message[96];
+    snprintf(message, sizeof message, "the program exceeded its limit of %g s", j->entry.timeout_ms / 1000.0);
+    outcome_begin(j);
+    end_attempt(j, INV_TIMED_OUT, false, ERR_JOB_RUN_TIMEOUT, message);
+}
+
+static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    if (e != NULL) {
+        end_exit(j, e);
+    } else if (j->phase == JOB_RUNNING && f->err.code == ERR_TIMEOUT) {
+        end_timed_out(j); /* the host's clock was first */
+    } else {
+        end_ours(j, j->phase == JOB_RUNNING ? ERR_JOB_SANDBOX_LOST : ERR_JOB_PROVIDER, f->err.msg);
+    }
+}
+
+static void enter_start(void *self)
+{
+    struct job *j = self;
+    char command[SCRIPT_BYTES], script[SCRIPT_BYTES + sizeof script_head];
+    bool arg = j->entry.prompt.n <= PROMPT_ARG_BYTES;
+    if (!agent_run_command(j->version.runtime, j->version.entry, command, sizeof command)) {
+        outcome_begin(j);
+        end_attempt(j, INV_ERROR, false, ERR_BAD_MANIFEST, "the agent's entry is too long");
+        return;
+    }
+    snprintf(script, sizeof script, "%s%s", script_head, command);
+    char *prompt = arg ? str_dup(j->entry.prompt) : NULL;
+    const char *const args[] = {"-c", script, "agent", arg ? "arg" : "file", prompt != NULL ? prompt : "", NULL};
+    const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
+                                       .cmd = "/bin/sh",
+                                       .args = args,
+                                       .kill_after_ms = j->entry.timeout_ms + KILL_SLACK_MS,
+                                       .start_deadline_ms = START_MS};
+    const struct sandbox_process_events events = {
+        .on_start = on_start, .on_stdout = on_stdout, .on_stderr = on_stderr, .on_end = on_end, .arg = j};
+    if (!arg || prompt != NULL)
+        j->request = sandbox_spawn(j->x->provider, &spec, &events);
+    free(prompt);
+    free(arg ? j->prompt : NULL); /* on its way: memory for thousands of running jobs */
+    if (arg) {
+        j->prompt = NULL;
+        j->entry.prompt = str_of(NULL);
+    }
+    if (j->request == NULL)
+        end_ours(j, ERR_JOB_PROVIDER, "the provider refused to start the program");
+}
+
+static void enter_run(void *self)
+{
+    struct job *j = self;
+    flow_extend(&j->flow, j->entry.timeout_ms - mono_ms_between(j->began_at, loop_now(j->x->loop)));
+}
+
+static void late_run(void *self)
+{
+    struct job *j = self;
+    if (!end_fenced(j))
+        end_timed_out(j);
+}
+
+/* ---- beginning ---- */
+
+static void flow_over(void *self, const struct err *err)
+{
+    (void)self, (void)err;
+    BUG("a run's flow ended by itself"); /* every way out is an end_* */
+}
+
+void run_start(struct job *j)
+{
+    struct err err;
+    if (j->entry.queue_deadline.us < wall_now().us && j->entry.attempt == 1) {
+        outcome_begin(j);
+        end_attempt(j, INV_EXPIRED, false, ERR_JOB_QUEUE_TIMEOUT, err_public_text(ERR_JOB_QUEUE_TIMEOUT));
+        return;
+    }
+    if (flow_init(&j->flow, j->x->loop, steps, sizeof steps / sizeof *steps, j, flow_over, &err) != 0) {
+        end_ours(j, ERR_NO_MEMORY, err.msg);
+        return;
+    }
+    flow_start(&j->flow);
+}
