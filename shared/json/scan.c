@@ -414,7 +414,8 @@ static int close_container(struct scan *s)
     if (l->object != (*s->p == '}'))
         return fail(s, s->p, l->object ? "expected '}'" : "expected ']'");
     if (l->object) {
-        const char *twice = find_duplicate(s->keys + l->first_key, s->key_count - l->first_key);
+        size_t n = s->key_count - l->first_key;
+        const char *twice = n > 1 ? find_duplicate(s->keys + l->first_key, n) : NULL;
         if (twice != NULL)
             return fail(s, twice, "a name that occurs twice in one object");
         pop_keys(s, l->first_key);
