@@ -231,6 +231,7 @@ static void on_request(void *arg, struct http_request *r)
     uint64_t port;
     if (names_sandbox(r, &id, &port)) data_request(a, r);
     else if (str_eq_c(http_path(r), "/health")) api_empty(r, 204);
+    else if (str_eq_c(http_path(r), "/files") && files_signed_anonymous(a, r)) return;
     else if (!key_fits(a, r)) api_error(r, 401, "Invalid API key, please visit the documentation of E2B_API_KEY");
     else control_request(a, r);
 }

@@ -60,6 +60,8 @@ const struct json_value *api_field(const struct json_value *object, const char *
 void control_request(struct api *a, struct http_request *r);
 void process_request(struct api *a, struct http_request *r, struct str method);
 void files_request(struct api *a, struct http_request *r);
+/* A /files request that names no sandbox: true when its signature fits one, and it is being served. */
+bool files_signed_anonymous(struct api *a, struct http_request *r);
 void tree_request(struct api *a, struct http_request *r, struct str method);
 
 #endif
