@@ -532,9 +532,9 @@ static void signal_answer(void *arg, int type, struct wire_reader *r, const int 
     (void)fd_count;
     if (!last) return;
     http_set_data(w->req, NULL);
+    const char *code = type == WIRE_FAILED ? api_fault_code(sandbox_fault(r, &text)) : "unavailable";
     if (type == WIRE_DONE) http_reply(w->req, 200, "application/json", STR("{}"));
-    else if (type == WIRE_FAILED) api_rpc_error(w->req, api_fault_code(sandbox_fault(r, &text)), text);
-    else api_rpc_error(w->req, "unavailable", text);
+    else api_rpc_error(w->req, code, text);
     free(w);
 }
 

@@ -50,9 +50,9 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
     }
     if (!last) return;
     http_set_data(c->req, NULL);
+    const char *code = type == WIRE_FAILED ? api_fault_code(sandbox_fault(r, &text)) : "unavailable";
     if (type == WIRE_DONE) answer_done(c);
-    else if (type == WIRE_FAILED) api_rpc_error(c->req, api_fault_code(sandbox_fault(r, &text)), text);
-    else api_rpc_error(c->req, "unavailable", text);
+    else api_rpc_error(c->req, code, text);
     call_free(c);
 }
 

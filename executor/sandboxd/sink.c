@@ -68,7 +68,7 @@ static void on_writable(void *arg, int fd, int events)
     if (k->backlog.len > 0) return;
     if (k->io != NULL) loop_io_set(k->io, 0);
     if (k->ending) pipe_close(k);
-    else k->events->on_drain(k->arg);
+    k->events->on_drain(k->arg);
 }
 
 bool sink_write(struct sink *k, struct str piece)
@@ -111,8 +111,10 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
     if (!last) return;
     k->ticket = 0;
     if (type == WIRE_DONE && k->written) k->events->on_done(k->arg, &k->entry, 200, NULL);
-    else if (type == WIRE_FAILED) k->events->on_done(k->arg, NULL, sink_status(sandbox_fault(r, &text)), text);
-    else k->events->on_done(k->arg, NULL, 502, text);
+    else {
+        int status = type == WIRE_FAILED ? sink_status(sandbox_fault(r, &text)) : 502;
+        k->events->on_done(k->arg, NULL, status, text);
+    }
 }
 
 static uint32_t ask(struct sink *k, struct str user, struct str path, int theirs, struct err *err)

@@ -7,7 +7,7 @@
 struct sink;
 
 struct sink_events {
-    /* What was left over has gone down the pipe. */
+    /* What waited has gone down the pipe. */
     void (*on_drain)(void *arg);
     /* The file is complete (entry set, valid during the call) or it failed (status and text). Called once. */
     void (*on_done)(void *arg, const struct wire_entry *entry, int http_status, const char *text);

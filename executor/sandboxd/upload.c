@@ -1,7 +1,8 @@
 /* POST /files: the body goes into one sink, or one for each part of a form. The body is read only as fast as the sinks
- * take it. The first failure answers the request; files already complete stay, as on E2B. */
+ * take it. After a failure the rest of the body is dropped and then the failure is answered: a client that is still
+ * sending does not look for an answer. Files already complete stay, as on E2B. */
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "entry.h"
 #include "files.h"
@@ -30,6 +31,8 @@ struct upload {
     int count, done;
     struct file *current; /* the part that is being read */
     bool ended;           /* the body is complete */
+    int failure;          /* 0, or the HTTP status to answer, with: */
+    char failure_text[240];
 };
 
 static void upload_free(struct upload *u)
@@ -55,6 +58,18 @@ static void answer(struct upload *u, int status, const char *text)
     http_set_data(u->req, NULL);
     api_error(u->req, status, "%s", text);
     upload_free(u);
+}
+
+static void fail(struct upload *u, int status, const char *text)
+{
+    if (u->failure == 0) {
+        u->failure = status;
+        snprintf(u->failure_text, sizeof u->failure_text, "%s", text);
+    }
+    for (int i = 0; i < u->count; i++) sink_free(&u->files[i]->sink);
+    u->current = NULL;
+    if (u->ended) answer(u, u->failure, u->failure_text);
+    else http_body_resume(u->req);
 }
 
 static void finish(struct upload *u)
@@ -87,7 +102,7 @@ static void on_sink_done(void *arg, const struct wire_entry *entry, int status, 
         f->name = str_dup(str_of(entry->name));
     }
     if (entry == NULL || f->path == NULL || f->name == NULL) {
-        answer(u, entry == NULL ? status : 503, entry == NULL ? text : "no memory");
+        fail(u, entry == NULL ? status : 503, entry == NULL ? text : "no memory");
         return;
     }
     f->entry = (struct wire_entry){.path = f->path, .name = f->name};
@@ -165,11 +180,11 @@ static bool on_data(void *arg, struct http_request *req, struct str piece)
 {
     struct upload *u = http_data(req);
     (void)arg;
-    if (u == NULL) return true; /* already answered */
     form_error = ERR_INIT;
+    if (u->failure != 0) return true;
     if (u->form == NULL) on_part_data(u, piece);
     else if (!multipart_feed(u->form, piece)) {
-        answer(u, form_error.code != ERR_NONE ? err_http_status(form_error.code) : 400,
+        fail(u, form_error.code != ERR_NONE ? err_http_status(form_error.code) : 400,
                form_error.code != ERR_NONE ? form_error.msg : "malformed multipart body");
         return true;
     }
@@ -180,9 +195,9 @@ static void on_end(void *arg, struct http_request *req)
 {
     struct upload *u = http_data(req);
     (void)arg;
-    if (u == NULL) return;
     u->ended = true;
-    if (u->form == NULL) on_part_end(u);
+    if (u->failure != 0) answer(u, u->failure, u->failure_text);
+    else if (u->form == NULL) on_part_end(u);
     else if (!multipart_complete(u->form)) answer(u, 400, "the multipart body ends too early");
     else if (u->done == u->count) finish(u);
 }

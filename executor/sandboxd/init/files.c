@@ -219,7 +219,7 @@ _Noreturn static void run_remove(struct job *j)
         if (errno == ENOENT) done(j);
         failed(j, errno);
     }
-    if (nftw(j->path, remove_one, REMOVE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) != 0) failed(j, errno);
+    if (nftw(j->path, remove_one, REMOVE_FDS, FTW_DEPTH | FTW_PHYS) != 0) failed(j, errno);
     done(j);
 }
 
