@@ -44,7 +44,7 @@ static int fill(struct connect_decoder *d, struct str *in, size_t want, struct e
 /* Drops the frame handed out last; large memory is given back. */
 static void drop_complete(struct connect_decoder *d)
 {
-    size_t length;
+    size_t length = 0;
     struct err ignored;
     if (d->partial.len < CONNECT_HEAD_BYTES || read_head(d->partial.data, &length, &ignored) != 0 ||
         d->partial.len < CONNECT_HEAD_BYTES + length)
@@ -58,7 +58,7 @@ static void drop_complete(struct connect_decoder *d)
 
 int connect_next(struct connect_decoder *d, struct str *in, struct connect_frame *out, struct err *err)
 {
-    size_t length;
+    size_t length = 0;
     drop_complete(d);
     if (in->n == 0)
         return 0;
@@ -85,7 +85,7 @@ int connect_next(struct connect_decoder *d, struct str *in, struct connect_frame
 
 bool connect_midway(const struct connect_decoder *d)
 {
-    size_t length;
+    size_t length = 0;
     struct err ignored;
     if (d->partial.len < CONNECT_HEAD_BYTES)
         return d->partial.len > 0;
