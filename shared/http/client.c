@@ -4,8 +4,8 @@
  * transfer it is being told about. A transfer is freed by http_cancel, by http_client_close, or after `done`.
  *
  * libcurl repeats a request by itself on a fresh connection when a kept connection turns out dead before a byte of
- * the answer came, POST included. That can do a thing twice; a call with `once` hands its body out through a read
- * callback that cannot be rewound, so that libcurl fails instead (at the price of a second write for the body). */
+ * the answer came, POST included. That can do a thing twice; a call with `once` is stopped before a second sending
+ * (libcurl asks a callback before each). */
 #include "http/client.h"
 
 #include <arpa/inet.h>
@@ -159,15 +159,15 @@ static size_t header_cb(char *data, size_t one, size_t n, void *arg)
     return n;
 }
 
-/* Only for calls that must not be repeated. */
-static size_t read_cb(char *to, size_t one, size_t n, void *arg)
+/* Asked before each sending of a `once` call. */
+static int before_request(void *arg, char *to, char *from, int to_port, int from_port)
 {
+    (void)to, (void)from, (void)to_port, (void)from_port;
     struct http_transfer *t = arg;
-    size_t left = t->call.body.n - t->body_sent, room = one * n;
-    n = left < room ? left : room;
-    memcpy(to, t->call.body.p + t->body_sent, n);
-    t->body_sent += n;
-    return n;
+    if (t->begun)
+        return CURL_PREREQFUNC_ABORT;
+    t->begun = true;
+    return CURL_PREREQFUNC_OK;
 }
 
 /* An address that is not of the public internet: this machine, its networks, and the special ranges (RFC 6890). */
@@ -283,12 +283,7 @@ static void set_method(struct http_transfer *t)
     bool post = strcmp(method, "POST") == 0;
     if (t->call.body.n > 0 || post) {
         curl_easy_setopt(t->easy, CURLOPT_POST, 1L);
-        if (t->call.once && t->call.body.n > 0) {
-            curl_easy_setopt(t->easy, CURLOPT_READFUNCTION, read_cb);
-            curl_easy_setopt(t->easy, CURLOPT_READDATA, t);
-        } else {
-            curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->call.body.n > 0 ? t->call.body.p : "");
-        }
+        curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->call.body.n > 0 ? t->call.body.p : "");
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->call.body.n);
     }
     if (strcmp(method, "HEAD") == 0)
@@ -320,6 +315,10 @@ static bool set_options(struct http_transfer *t, const char *url)
         curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms);
     if (call->on_data != NULL)
         curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)STREAM_BUFFER);
+    if (call->once) {
+        curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request);
+        curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
+    }
     if (call->public_only) {
         curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_public);
         curl_easy_setopt(e, CURLOPT_PROXY, "");
@@ -363,14 +362,7 @@ void http_cancel(struct http_transfer **transfer)
 
 /* ---- the end of a transfer ---- */
 
-static bool never_connected(CURLcode code)
-{
-    return code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY ||
-           code == CURLE_COULDNT_CONNECT || code == CURLE_SSL_CONNECT_ERROR ||
-           code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_URL_MALFORMAT ||
-           code == CURLE_UNSUPPORTED_PROTOCOL;
-}
-
+/* Bytes of requests sent decide whether anything can have happened: they count over libcurl's own repeats. */
 static enum err_code classify(struct http_transfer *t, CURLcode code)
 {
     long sent = 0;
@@ -379,7 +371,7 @@ static enum err_code classify(struct http_transfer *t, CURLcode code)
         return ERR_LIMIT;
     if (code == CURLE_OUT_OF_MEMORY)
         return ERR_NO_MEMORY;
-    if (never_connected(code) || sent == 0)
+    if (sent == 0)
         return ERR_IO;
     return code == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_PROTOCOL;
 }

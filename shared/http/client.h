@@ -43,8 +43,8 @@ struct http_call {
     const char *const *headers;  /* "Name: value", NULL-ended; copied; may be NULL */
     struct str body;             /* copied unless body_borrowed */
     bool body_borrowed;          /* body stays valid until done or cancel: large prompts are not copied */
-    bool once;                   /* never send the body a second time: libcurl else repeats any request by itself when
-                                  * a kept connection turns out dead before the answer's first byte. Needs a body */
+    bool once;                   /* never send it a second time (ERR_PROTOCOL instead): libcurl else repeats any request
+                                  * by itself when a kept connection turns out dead before the answer's first byte */
     size_t max_body;             /* cap on the collected answer; default 1 MiB */
     int64_t timeout_ms;          /* whole call; 0: none (streams: give idle_timeout_ms) */
     int64_t connect_timeout_ms;  /* default 5000 */

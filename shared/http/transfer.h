@@ -27,7 +27,7 @@ struct http_transfer {
     struct http_call call; /* its pointers lead into `text` below */
     struct curl_slist *headers;
     struct buf body; /* collected, or gathered for on_data */
-    size_t body_sent; /* by the read callback, for `once` */
+    bool begun;      /* a `once` call was sent */
     bool is_stream;  /* a 2xx body goes to on_data */
     bool too_large;
     int64_t last_us; /* when a byte came last */
