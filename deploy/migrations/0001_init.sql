@@ -116,8 +116,8 @@ CREATE TABLE attempts (
     tenant int4 NOT NULL,
     not_before timestamptz NOT NULL,
     reason text NOT NULL,                                 -- why the attempt before it ended, an error code
-    reruns int2 NOT NULL,                                 -- runs lost after the program's start, so far
-    blames int2 NOT NULL,                                 -- executors it brought down, so far
+    reruns int2 NOT NULL,                                 -- sandboxes lost after the program's start, so far
+    blames int2 NOT NULL,                                 -- runs lost with their executor, so far
     PRIMARY KEY (id, attempt)
 ) PARTITION BY RANGE (id);
 CREATE INDEX attempts_due ON attempts (not_before);

@@ -2,6 +2,7 @@
  *
  * Keys (all of them transport: any may vanish at any moment and is rebuilt from PostgreSQL):
  *   sp:epoch            which rebuild the streams belong to; absent: Redis lost its memory
+ *   sp:ident            the Redis (run_id/master_replid) that they were rebuilt on: another one is a loss
  *   sp:hold             set for a few seconds after a loss: executors re-assert, nobody enqueues
  *   sp:q:<priority>:0   streams of work that may run now, consumer group `executors`; sp:q:build for agent builds
  *   sp:live             hash: job id -> "state attempt owner stream entry tenant"; state q(ueued) s(tarting) r(unning)
@@ -168,15 +169,16 @@ int queue_lead(struct queue *q, struct uuid token, int64_t ttl_ms, queue_lead_fn
 
 /* Redis's identity: any change is a loss (DESIGN section 4). */
 struct queue_identity {
-    char epoch[40];  /* "" when absent */
-    char run_id[48];
-    char replid[48];
+    char epoch[40]; /* "" when absent */
+    char now[100];  /* run_id/master_replid, as INFO says */
+    char known[100]; /* the same when the streams were last rebuilt; "" when absent */
     bool hold;
 };
 typedef void queue_identity_fn(void *arg, const struct queue_identity *id, const struct err *err);
 int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg);
 
-int queue_reset(struct queue *q, struct uuid new_epoch, queue_done_fn *fn, void *arg);
+/* Empties the transport and begins a new epoch on the Redis that id describes. */
+int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn, void *arg);
 
 /* The registered executors and whether each one's lease key is there. */
 typedef void queue_executors_fn(void *arg, const struct uuid *boots, const bool *alive, size_t n,

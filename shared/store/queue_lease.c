@@ -65,8 +65,8 @@ static void reply_read(void *arg, const struct redis_reply *reply, const struct 
     queue_call_free(c);
 }
 
-int queue_read(struct redis *redis, const char *consumer, const char *const *streams, int count, int64_t block_ms,
-               bool from_pending, queue_read_fn *fn, void *arg, struct err *err)
+int queue_read(struct redis *redis, const char *consumer, const char *const *streams, int count,
+               int64_t block_ms, bool from_pending, queue_read_fn *fn, void *arg, struct err *err)
 {
     struct args a;
     args_init(&a, 256);
@@ -97,8 +97,8 @@ static void put_entry(struct args *a, const struct lease *l)
     args_str(a, str_of(l->entry));
 }
 
-int queue_claim(struct queue *q, struct uuid boot, const struct queue_claim *items, size_t n, queue_verdicts_fn *fn,
-                void *arg)
+int queue_claim(struct queue *q, struct uuid boot, const struct queue_claim *items, size_t n,
+                queue_verdicts_fn *fn, void *arg)
 {
     static const char *const keys[] = {"sp:epoch", "sp:live", "sp:tw"};
     struct args a;
@@ -124,11 +124,12 @@ int queue_progress(struct queue *q, struct uuid boot, const struct lease *const 
         args_uuid(&a, &items[i]->id);
         args_int(&a, items[i]->attempt);
     }
-    return queue_eval(q, &script_progress, keys, 1, &a, queue_reply_done, queue_call_new(NULL, NULL, n), NULL);
+    return queue_eval(q, &script_progress, keys, 1, &a, queue_reply_done, queue_call_new(NULL, NULL, n),
+                      NULL);
 }
 
-int queue_release(struct queue *q, struct uuid boot, const struct lease *const *items, size_t n, struct str done,
-                  queue_done_fn *fn, void *arg)
+int queue_release(struct queue *q, struct uuid boot, const struct lease *const *items, size_t n,
+                  struct str done, queue_done_fn *fn, void *arg)
 {
     char cancels[64], text[UUID_TEXT_BYTES];
     uuid_format(boot, text);
@@ -197,7 +198,8 @@ int queue_beat(struct queue *q, struct uuid boot, int running, queue_beat_fn *fn
     args_uuid_text(&a, boot);
     args_int(&a, QUEUE_LEASE_TTL_MS);
     args_int(&a, running);
-    return queue_eval(q, &script_beat, keys, 4, &a, reply_beat, queue_call_new((void (*)(void))fn, arg, 0), NULL);
+    return queue_eval(q, &script_beat, keys, 4, &a, reply_beat, queue_call_new((void (*)(void))fn, arg, 0),
+                      NULL);
 }
 
 int queue_requeue(struct queue *q, const struct uuid *owner, const struct queue_requeue_item *items, size_t n,
@@ -234,12 +236,13 @@ static void reply_cancel(void *arg, const struct redis_reply *reply, const struc
     struct queue_call *c = arg;
     queue_cancel_fn *fn = (queue_cancel_fn *)c->fn;
     struct str what = err == NULL ? redis_str(reply) : str_of(NULL);
-    fn(c->arg,
-       str_eq_c(what, "running")   ? QUEUE_CANCEL_RUNNING
-       : str_eq_c(what, "removed") ? QUEUE_CANCEL_REMOVED
-       : str_eq_c(what, "absent")  ? QUEUE_CANCEL_ABSENT
-                                   : QUEUE_CANCEL_UNKNOWN,
-       err);
+    if (fn != NULL)
+        fn(c->arg,
+           str_eq_c(what, "running")   ? QUEUE_CANCEL_RUNNING
+           : str_eq_c(what, "removed") ? QUEUE_CANCEL_REMOVED
+           : str_eq_c(what, "absent")  ? QUEUE_CANCEL_ABSENT
+                                       : QUEUE_CANCEL_UNKNOWN,
+           err);
     queue_call_free(c);
 }
 
@@ -251,5 +254,6 @@ int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg
     args_uuid(&a, &id);
     args_cstr(&a, "sp:cx:");
     args_cstr(&a, QUEUE_CHANNEL_CTL);
-    return queue_eval(q, &script_cancel, keys, 4, &a, reply_cancel, queue_call_new((void (*)(void))fn, arg, 0), err);
+    return queue_eval(q, &script_cancel, keys, 4, &a, reply_cancel,
+                      queue_call_new((void (*)(void))fn, arg, 0), err);
 }

@@ -166,8 +166,8 @@ static void reply_info(void *arg, const struct redis_reply *reply, const struct 
     struct queue_call *c = arg;
     struct queue_identity *id = c->extra;
     if (err == NULL) {
-        str_copy(info_value(redis_str(reply), "run_id"), id->run_id, sizeof id->run_id);
-        str_copy(info_value(redis_str(reply), "master_replid"), id->replid, sizeof id->replid);
+        struct str run = info_value(redis_str(reply), "run_id"), repl = info_value(redis_str(reply), "master_replid");
+        snprintf(id->now, sizeof id->now, "%.*s/%.*s", STR_ARG(run), STR_ARG(repl));
     }
     ((queue_identity_fn *)c->fn)(c->arg, err == NULL ? id : NULL, err);
     queue_call_free(c);
@@ -197,6 +197,7 @@ static void reply_epoch(void *arg, const struct redis_reply *reply, const struct
             info->extra = id;
             str_copy(redis_str(redis_at(reply, 0)), id->epoch, sizeof id->epoch);
             id->hold = redis_type_of(redis_at(reply, 1)) == REDIS_STR;
+            str_copy(redis_str(redis_at(reply, 2)), id->known, sizeof id->known);
         }
         if (queue_send(ask->q->redis, &a, QUEUE_TIMEOUT_MS, reply_info, info, &refused) == 0) {
             queue_call_free(c);
@@ -222,18 +223,20 @@ int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg)
     args_cstr(&a, "MGET");
     args_cstr(&a, "sp:epoch");
     args_cstr(&a, "sp:hold");
+    args_cstr(&a, "sp:ident");
     return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_epoch, c, NULL);
 }
 
-int queue_reset(struct queue *q, struct uuid new_epoch, queue_done_fn *fn, void *arg)
+int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn, void *arg)
 {
-    const char *const keys[] = {"sp:epoch",       "sp:hold",        "sp:live",        "sp:tw",
-                                queue_streams[0], queue_streams[1], queue_streams[2], queue_build_stream};
+    const char *const keys[] = {"sp:epoch",       "sp:hold",        "sp:live",          "sp:tw",   queue_streams[0],
+                                queue_streams[1], queue_streams[2], queue_build_stream, "sp:ident"};
     struct args a;
     args_init(&a, 256);
     args_uuid_text(&a, new_epoch);
     args_int(&a, QUEUE_HOLD_MS);
-    return queue_eval(q, &script_reset, keys, 8, &a, queue_reply_done,
+    args_copy(&a, str_of(id->now));
+    return queue_eval(q, &script_reset, keys, 9, &a, queue_reply_done,
                       queue_call_new((void (*)(void))fn, arg, 0), NULL);
 }
 

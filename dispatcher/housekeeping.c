@@ -1,0 +1,70 @@
+/* Housekeeping. */
+#include "housekeeping.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "store/sweep.h"
+
+enum { PARTITIONS_MS = 3600 * 1000, EXPIRED_MS = 60 * 1000, DEADLINE_MS = 120 * 1000 };
+
+struct housekeeping {
+    struct dispatcher *d;
+    struct loop_timer *partitions, *expired;
+};
+
+static void on_partitions(void *arg, const struct err *err)
+{
+    struct housekeeping *h = arg;
+    if (err == NULL)
+        return;
+    log_warn("making partitions failed; trying again in a minute", LF_ERR(err));
+    loop_timer_start(h->partitions, EXPIRED_MS);
+}
+
+static void partitions(void *arg)
+{
+    struct housekeeping *h = arg;
+    loop_timer_start(h->partitions, PARTITIONS_MS);
+    sweep_partitions(h->d->pg, DEADLINE_MS, on_partitions, h);
+}
+
+static void on_expired(void *arg, const struct err *err)
+{
+    (void)arg;
+    if (err != NULL)
+        log_warn("dropping what has expired failed", LF_ERR(err));
+}
+
+static void expired(void *arg)
+{
+    struct housekeeping *h = arg;
+    sweep_expired(h->d->pg, DEADLINE_MS, on_expired, h);
+}
+
+struct housekeeping *housekeeping_new(struct dispatcher *d)
+{
+    struct housekeeping *h = calloc(1, sizeof *h);
+    if (h == NULL)
+        return NULL;
+    h->d = d;
+    h->partitions = loop_timer_new(d->loop, partitions, h);
+    h->expired = loop_timer_new(d->loop, expired, h);
+    if (h->partitions == NULL || h->expired == NULL) {
+        housekeeping_free(&h);
+        return NULL;
+    }
+    loop_timer_start(h->partitions, 0);
+    loop_timer_every(h->expired, EXPIRED_MS);
+    return h;
+}
+
+void housekeeping_free(struct housekeeping **h)
+{
+    if (h == NULL || *h == NULL)
+        return;
+    loop_timer_free(&(*h)->partitions);
+    loop_timer_free(&(*h)->expired);
+    free(*h);
+    *h = NULL;
+}

@@ -1,0 +1,93 @@
+/* The lead. */
+#include "lead.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+
+enum { RENEW_MS = 1000, TTL_MS = 3000 };
+
+struct lead {
+    struct dispatcher *d;
+    struct loop_timer *timer;
+    bool held, asking, whole;
+    mono_t until;  /* the lead is ours for sure until then */
+    mono_t calm;   /* since when Redis has answered without a loss */
+};
+
+static void on_lead(void *arg, bool held, const struct err *err)
+{
+    struct lead *l = arg;
+    l->asking = false;
+    if (err != NULL)
+        return; /* it runs out by itself */
+    if (held != l->held)
+        log_info(held ? "leading" : "another dispatcher leads");
+    l->held = held;
+    if (held)
+        l->until = mono_add_ms(loop_now(l->d->loop), TTL_MS - RENEW_MS);
+}
+
+static void renew(void *arg)
+{
+    struct lead *l = arg;
+    if (!l->asking && redis_connected(l->d->redis))
+        l->asking = queue_lead(l->d->queue, l->d->boot, TTL_MS, on_lead, l) == 0;
+}
+
+struct lead *lead_new(struct dispatcher *d)
+{
+    struct lead *l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    l->d = d;
+    l->calm = loop_now(d->loop);
+    l->timer = loop_timer_new(d->loop, renew, l);
+    if (l->timer == NULL)
+        lead_free(&l);
+    else
+        loop_timer_every(l->timer, RENEW_MS);
+    return l;
+}
+
+void lead_free(struct lead **l)
+{
+    if (l == NULL || *l == NULL)
+        return;
+    loop_timer_free(&(*l)->timer);
+    free(*l);
+    *l = NULL;
+}
+
+static bool held(const struct lead *l)
+{
+    return l->held && redis_connected(l->d->redis) && mono_before(loop_now(l->d->loop), l->until);
+}
+
+bool leading(const struct lead *l)
+{
+    return l->whole && held(l);
+}
+
+bool leading_calmly(const struct lead *l, int64_t ms)
+{
+    return leading(l) && mono_ms_between(l->calm, loop_now(l->d->loop)) >= ms;
+}
+
+void lead_redis_state(struct lead *l, bool connected)
+{
+    lead_disturbed(l);
+    l->asking = false;
+    if (connected)
+        renew(l);
+}
+
+void lead_disturbed(struct lead *l)
+{
+    l->calm = loop_now(l->d->loop);
+}
+
+void lead_set_whole(struct lead *l, bool whole)
+{
+    l->whole = whole;
+}

@@ -1,0 +1,130 @@
+/* Reaping. */
+#include "reaper.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "lead.h"
+#include "reclaim.h"
+#include "store/nonce.h"
+#include "store/sweep.h"
+#include "verdicts.h"
+
+enum { PASS_MS = 60000, SOON_MS = 100, LIST_MS = 30000, DESTROY_MS = 60000, REAP_MAX = 500, YOUNG_MS = 2000 };
+
+struct reaper {
+    struct dispatcher *d;
+    struct loop_timer *timer;
+    bool listing, again;
+};
+
+/* One orphan: destroyed first, its usage when PostgreSQL knows the invocation. */
+struct orphan {
+    struct reaper *r;
+    char id[SANDBOX_ID_BYTES];
+    wall_t started;
+    int attempt;
+};
+
+static void on_row(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)
+{
+    struct orphan *o = arg;
+    if (err == NULL && n == 1 && o->attempt > 0) {
+        struct entry job = rows[0].job;
+        job.attempt = (int16_t)o->attempt;
+        verdict_usage(o->r->d->verdicts, &job, o->id, o->started);
+    }
+    free(o);
+}
+
+static void on_destroyed(void *arg, const struct sandbox_failure *failure)
+{
+    (void)arg;
+    if (failure != NULL)
+        log_warn("an orphaned sandbox could not be destroyed; the next pass or its TTL will", LF_ERR(&failure->err));
+}
+
+static void reap(struct reaper *r, const struct sandbox_listed *s)
+{
+    struct orphan *o = calloc(1, sizeof *o);
+    if (o == NULL)
+        return;
+    struct uuid id = nonce_read(s->nonce, &o->attempt);
+    o->r = r;
+    o->started = s->started_at;
+    str_copy(str_of(s->id), o->id, sizeof o->id);
+    log_info("reaping an orphaned sandbox", LF_STR("sandbox", s->id));
+    sandbox_destroy(r->d->provider, s->id, DESTROY_MS, on_destroyed, r);
+    if (sweep_ids(r->d->pg, &id, 1, DB_MS, on_row, o) != 0)
+        free(o);
+}
+
+/* Young ones may belong to an executor that has registered after the last look at the register. */
+static bool orphaned(struct reaper *r, const struct sandbox_listed *s)
+{
+    return !reclaim_alive(r->d->reclaim, s->executor_boot) &&
+           wall_now().us - s->started_at.us > YOUNG_MS * 1000LL;
+}
+
+static void on_list(void *arg, const struct sandbox_listed *items, size_t n, const struct sandbox_failure *failure)
+{
+    struct reaper *r = arg;
+    size_t reaped = 0;
+    r->listing = false;
+    if (failure != NULL)
+        log_warn("listing sandboxes failed", LF_ERR(&failure->err));
+    bool sure = reclaim_sure(r->d->reclaim);
+    for (size_t i = 0; failure == NULL && sure && i < n && reaped < REAP_MAX; i++)
+        if (orphaned(r, &items[i])) {
+            reap(r, &items[i]);
+            reaped++;
+        }
+    bool soon = !sure || reaped == REAP_MAX || r->again;
+    r->again = false;
+    loop_timer_start(r->timer, soon ? 1000 : PASS_MS);
+}
+
+static void pass(void *arg)
+{
+    struct reaper *r = arg;
+    if (r->listing)
+        return;
+    if (!reclaim_sure(r->d->reclaim)) {
+        loop_timer_start(r->timer, 1000);
+        return;
+    }
+    r->listing = sandbox_list(r->d->provider, r->d->deployment, (struct uuid){0}, LIST_MS, on_list, r) != NULL;
+    if (!r->listing)
+        loop_timer_start(r->timer, PASS_MS);
+}
+
+void reaper_wake(struct reaper *r)
+{
+    if (r->listing)
+        r->again = true;
+    else
+        loop_timer_start(r->timer, SOON_MS);
+}
+
+struct reaper *reaper_new(struct dispatcher *d)
+{
+    struct reaper *r = calloc(1, sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->d = d;
+    r->timer = loop_timer_new(d->loop, pass, r);
+    if (r->timer == NULL)
+        reaper_free(&r);
+    else
+        loop_timer_start(r->timer, 1000);
+    return r;
+}
+
+void reaper_free(struct reaper **r)
+{
+    if (r == NULL || *r == NULL)
+        return;
+    loop_timer_free(&(*r)->timer);
+    free(*r);
+    *r = NULL;
+}

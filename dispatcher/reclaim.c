@@ -1,0 +1,389 @@
+/* Reclaiming. A pass each 500 ms looks at all leases; burying one dead executor is a procedure of its own, one at a
+ * time: scan sp:live -> rows from PostgreSQL -> next attempts -> requeue -> its pending lists -> strike it off. */
+#include "reclaim.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#include "base/log.h"
+#include "lead.h"
+#include "reaper.h"
+#include "store/sweep.h"
+#include "verdicts.h"
+
+enum { PASS_MS = 500, DEAD_MS = 2500, CALM_MS = 3000, SURE_MS = 5000, JOBS_MAX = 2000, STREAMS = 4 };
+
+struct watched {
+    struct uuid boot;
+    bool alive, seen;
+    mono_t missing_since;
+    UT_hash_handle hh;
+};
+
+/* A job of a dead executor on its way back. */
+struct lost_job {
+    struct burial *b;
+    struct lease lease;
+    struct entry again;
+    char prompt[INV_ENTRY_PROMPT_BYTES];
+};
+
+struct burial {
+    struct reclaim *r;
+    struct uuid boot;
+    char cursor[24];
+    struct queue_live live[JOBS_MAX]; /* of this page */
+    size_t n;
+    size_t outstanding; /* verdicts under way */
+    int stream;         /* whose pending list is read */
+    size_t found;
+    mono_t began;
+};
+
+struct reclaim {
+    struct dispatcher *d;
+    struct loop_timer *timer;
+    struct watched *boots;
+    struct burial *burial;
+    bool asking;
+    mono_t last_pass;
+};
+
+static void scan(struct burial *b);
+static void pending(struct burial *b);
+
+/* ---- the end of a burial ---- */
+
+static void burial_end(struct burial *b, bool complete)
+{
+    struct reclaim *r = b->r;
+    char boot[UUID_TEXT_BYTES];
+    uuid_format(b->boot, boot);
+    if (complete) {
+        log_info("a dead executor's jobs are queued again", LF_STR("boot", boot), LF_INT("jobs", b->found),
+                 LF_INT("ms", mono_ms_between(b->began, loop_now(r->d->loop))));
+        queue_executor_forget(r->d->queue, b->boot);
+        reaper_wake(r->d->reaper);
+        governor_drop(r->d->governor, b->boot);
+    }
+    r->burial = NULL;
+    free(b);
+}
+
+/* ---- jobs ---- */
+
+static void page_done(struct burial *b)
+{
+    if (b->outstanding > 0)
+        return;
+    if (strcmp(b->cursor, "0") == 0)
+        pending(b);
+    else
+        scan(b);
+}
+
+static void on_requeued(void *arg, const int8_t *verdicts, size_t n, const struct err *err)
+{
+    struct lost_job *l = arg;
+    struct burial *b = l->b;
+    if (err != NULL)
+        log_warn("requeueing failed; the retry pass will", LF_ERR(err));
+    else if (n == 1 && verdicts[0] == 1)
+        b->found++;
+    free(l);
+    b->outstanding--;
+    page_done(b);
+}
+
+/* The next attempt is on record (ours, or somebody's): the old lease goes, the job is queued if it is ours. */
+static void requeue(struct lost_job *l, bool again)
+{
+    struct burial *b = l->b;
+    const struct queue_requeue_item item = {.lease = l->lease, .again = again ? &l->again : NULL};
+    if (queue_requeue(b->r->d->queue, &b->boot, &item, 1, on_requeued, l) == 0)
+        return;
+    struct err down;
+    err_set(&down, ERR_REDIS, "refused");
+    on_requeued(l, NULL, 0, &down);
+}
+
+static void on_attempt(void *arg, bool won, const struct err *err)
+{
+    struct lost_job *l = arg;
+    if (err != NULL) {
+        struct burial *b = l->b;
+        free(l);
+        b->outstanding--;
+        page_done(b);
+        return;
+    }
+    l->again.attempt = (int16_t)(l->again.attempt + 1);
+    requeue(l, won);
+}
+
+static void on_ended(void *arg, bool won, const struct err *err)
+{
+    (void)won, (void)err;
+    requeue(arg, false);
+}
+
+static struct lost_job *lost_new(struct burial *b, const struct queue_live *live, const struct entry *job)
+{
+    struct lost_job *l = calloc(1, sizeof *l);
+    INVARIANT(l != NULL); /* bounded by JOBS_MAX a page */
+    l->b = b;
+    l->lease = live->lease;
+    l->again = *job;
+    l->again.ready = wall_now();
+    if (job->prompt_inline) {
+        memcpy(l->prompt, job->prompt.p, job->prompt.n);
+        l->again.prompt.p = l->prompt;
+    }
+    b->outstanding++;
+    return l;
+}
+
+static void bury_job(struct burial *b, const struct queue_live *live, const struct sweep_row *row)
+{
+    struct verdicts *v = b->r->d->verdicts;
+    struct lost_job *l = lost_new(b, live, &row->job);
+    bool ran = live->state == INV_RUNNING;
+    if (row->ended || row->job.attempt != live->attempt)
+        requeue(l, false); /* settled, or superseded: only the record was left */
+    else if (row->canceling)
+        verdict_result(v, &row->job, INV_CANCELED, ERR_NONE, on_ended, l);
+    else if (ran && row->job.reruns + row->job.blames >= INV_MAX_ATTEMPTS)
+        verdict_result(v, &row->job, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
+    else {
+        l->again.blames = (int16_t)(row->job.blames + (ran ? 1 : 0));
+        verdict_retry(v, &row->job, "executor_lost", row->job.reruns, l->again.blames, l->again.ready, on_attempt, l);
+    }
+}
+
+static const struct queue_live *live_of(const struct burial *b, struct uuid id)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (uuid_eq(b->live[i].lease.id, id))
+            return &b->live[i];
+    return NULL;
+}
+
+static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)
+{
+    struct burial *b = arg;
+    if (err != NULL) {
+        burial_end(b, false); /* the executor is still on the register: the next pass begins again */
+        return;
+    }
+    b->outstanding++; /* holds the page open while its jobs are dealt with */
+    for (size_t i = 0; i < n; i++) {
+        const struct queue_live *live = live_of(b, rows[i].job.id);
+        if (live != NULL)
+            bury_job(b, live, &rows[i]);
+    }
+    b->outstanding--;
+    page_done(b);
+}
+
+/* Builds have no row among invocations: their version still says `building`, so the audit queues them again. */
+static void drop_builds(struct burial *b)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (strcmp(b->live[i].lease.stream, queue_build_stream) == 0) {
+            const struct queue_requeue_item item = {.lease = b->live[i].lease};
+            queue_requeue(b->r->d->queue, &b->boot, &item, 1, NULL, NULL);
+        }
+}
+
+static void on_scanned(void *arg, struct str next, const struct uuid *ids, const struct queue_live *items, size_t n,
+                       const struct err *err)
+{
+    struct burial *b = arg;
+    struct uuid mine[JOBS_MAX];
+    (void)ids;
+    if (err != NULL || !str_copy(next, b->cursor, sizeof b->cursor)) {
+        burial_end(b, false);
+        return;
+    }
+    b->n = 0;
+    for (size_t i = 0; i < n && b->n < JOBS_MAX; i++)
+        if (uuid_eq(items[i].owner, b->boot)) {
+            mine[b->n] = items[i].lease.id;
+            b->live[b->n++] = items[i];
+        }
+    drop_builds(b);
+    if (b->n == 0)
+        page_done(b);
+    else if (sweep_ids(b->r->d->pg, mine, b->n, DB_MS, on_rows, b) != 0)
+        burial_end(b, false);
+}
+
+static void scan(struct burial *b)
+{
+    if (queue_scan(b->r->d->queue, str_of(b->cursor), on_scanned, b) != 0)
+        burial_end(b, false);
+}
+
+/* ---- entries delivered but never leased: back as they were ---- */
+
+static void on_pending(void *arg, const struct queue_delivery *items, size_t n, const struct err *err)
+{
+    struct burial *b = arg;
+    if (err != NULL && !str_starts(str_of(err->msg), STR("NOGROUP"))) {
+        burial_end(b, false);
+        return;
+    }
+    struct queue_requeue_item *back = calloc(n + 1, sizeof *back);
+    INVARIANT(back != NULL); /* at most QUEUE_BATCH */
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!items[i].broken)
+            back[count++] = (struct queue_requeue_item){.lease = items[i].lease, .again = &items[i].job};
+    if (count > 0)
+        queue_requeue(b->r->d->queue, NULL, back, count, NULL, NULL);
+    free(back);
+    b->found += count;
+    b->stream++;
+    pending(b);
+}
+
+static void pending(struct burial *b)
+{
+    if (b->stream == STREAMS) {
+        burial_end(b, true);
+        return;
+    }
+    const char *stream = b->stream < STREAMS - 1 ? queue_streams[b->stream] : queue_build_stream;
+    if (queue_pending_of(b->r->d->queue, b->boot, stream, on_pending, b) != 0)
+        burial_end(b, false);
+}
+
+static void bury(struct reclaim *r, struct uuid boot)
+{
+    struct burial *b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return;
+    char text[UUID_TEXT_BYTES];
+    uuid_format(boot, text);
+    log_warn("an executor is dead", LF_STR("boot", text));
+    *b = (struct burial){.r = r, .boot = boot, .began = loop_now(r->d->loop)};
+    str_copy(STR("0"), b->cursor, sizeof b->cursor);
+    r->burial = b;
+    scan(b);
+}
+
+/* ---- the passes ---- */
+
+static struct watched *watched(struct reclaim *r, struct uuid boot)
+{
+    struct watched *w;
+    HASH_FIND(hh, r->boots, &boot, sizeof boot, w);
+    if (w != NULL)
+        return w;
+    w = calloc(1, sizeof *w);
+    INVARIANT(w != NULL); /* one an executor */
+    w->boot = boot;
+    w->alive = true;
+    HASH_ADD(hh, r->boots, boot, sizeof w->boot, w);
+    return w;
+}
+
+static void drop_unseen(struct reclaim *r)
+{
+    struct watched *w, *next;
+    HASH_ITER(hh, r->boots, w, next)
+    {
+        if (w->seen)
+            continue;
+        HASH_DEL(r->boots, w);
+        free(w);
+    }
+}
+
+static void on_executors(void *arg, const struct uuid *boots, const bool *alive, size_t n, const struct err *err)
+{
+    struct reclaim *r = arg;
+    mono_t now = loop_now(r->d->loop);
+    r->asking = false;
+    if (err != NULL) {
+        lead_disturbed(r->d->lead);
+        return;
+    }
+    r->last_pass = now;
+    for (struct watched *w = r->boots; w != NULL; w = w->hh.next)
+        w->seen = false;
+    for (size_t i = 0; i < n; i++) {
+        struct watched *w = watched(r, boots[i]);
+        w->seen = true;
+        if (alive[i])
+            w->missing_since.us = 0;
+        else if (w->missing_since.us == 0)
+            w->missing_since = now;
+        w->alive = alive[i];
+    }
+    drop_unseen(r);
+    if (r->burial != NULL || !leading_calmly(r->d->lead, CALM_MS))
+        return;
+    for (struct watched *w = r->boots; w != NULL; w = w->hh.next)
+        if (w->missing_since.us != 0 && mono_ms_between(w->missing_since, now) >= DEAD_MS) {
+            bury(r, w->boot);
+            return;
+        }
+}
+
+static void pass(void *arg)
+{
+    struct reclaim *r = arg;
+    if (!leading(r->d->lead)) {
+        for (struct watched *w = r->boots; w != NULL; w = w->hh.next)
+            w->missing_since.us = 0; /* counted only while Redis is whole and this process leads */
+        return;
+    }
+    if (!r->asking)
+        r->asking = queue_executors(r->d->queue, on_executors, r) == 0;
+}
+
+bool reclaim_sure(const struct reclaim *r)
+{
+    return leading_calmly(r->d->lead, SURE_MS) &&
+           mono_ms_between(r->last_pass, loop_now(r->d->loop)) < 2 * PASS_MS;
+}
+
+bool reclaim_alive(const struct reclaim *r, struct uuid boot)
+{
+    struct watched *w;
+    HASH_FIND(hh, r->boots, &boot, sizeof boot, w);
+    return w != NULL && (w->alive || w->missing_since.us == 0 ||
+                         mono_ms_between(w->missing_since, loop_now(r->d->loop)) < DEAD_MS);
+}
+
+struct reclaim *reclaim_new(struct dispatcher *d)
+{
+    struct reclaim *r = calloc(1, sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->d = d;
+    r->timer = loop_timer_new(d->loop, pass, r);
+    if (r->timer == NULL)
+        reclaim_free(&r);
+    else
+        loop_timer_every(r->timer, PASS_MS);
+    return r;
+}
+
+void reclaim_free(struct reclaim **r)
+{
+    if (r == NULL || *r == NULL)
+        return;
+    struct watched *w, *next;
+    HASH_ITER(hh, (*r)->boots, w, next)
+    {
+        HASH_DEL((*r)->boots, w);
+        free(w);
+    }
+    free((*r)->burial);
+    loop_timer_free(&(*r)->timer);
+    free(*r);
+    *r = NULL;
+}
