@@ -1,5 +1,5 @@
-/* HTTP client on libcurl's multi socket interface; at most 256 transfers a multi handle (DESIGN section 9), as
- * many handles as needed, keep-alive per handle.
+/* HTTP client on libcurl's multi socket interface; few transfers a multi handle (shard.c says why), as many
+ * handles as needed, keep-alive per handle.
  *
  * Ownership: a transfer belongs to the client until its `done` fired (exactly once, from the loop). http_cancel
  * withdraws it: no callback any more. No redirects are followed; only http and https are spoken. Handles are

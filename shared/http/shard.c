@@ -1,5 +1,6 @@
 /* libcurl's multi handles on the loop. A shard is one multi handle with at most SHARD_TRANSFERS transfers (its cost
- * per transfer grows with their number: 9,000 in one cost 149 us each, spread over 32 they cost 44).
+ * per transfer grows with their number, and looking for a kept connection is a walk over all of its connections:
+ * 40,000 short jobs, 256 at a time, ran at 7,000/s with 256 in a shard and at 11,000/s with 64).
  *
  * libcurl calls back (sockets, timer, data) only from inside curl_multi_socket_action, add and remove; those
  * callbacks only take notes. Owners are called afterwards, from client_tell: so they may start and cancel
@@ -130,12 +131,20 @@ static struct shard *shard_new(struct http_client *c)
 
 struct shard *shard_pick(struct http_client *c)
 {
-    struct shard **at = &c->shards;
-    while (*at != NULL && (*at)->running >= SHARD_TRANSFERS)
-        at = &(*at)->next;
-    if (*at == NULL)
-        *at = shard_new(c);
-    return *at;
+    struct shard *s = c->roomy != NULL ? c->roomy : c->shards, *last = NULL;
+    while (s != NULL && s->running >= SHARD_TRANSFERS) {
+        last = s;
+        s = s->next;
+    }
+    if (s == NULL) {
+        s = shard_new(c);
+        if (s == NULL)
+            return NULL;
+        s->index = last != NULL ? last->index + 1 : 0;
+        *(last != NULL ? &last->next : &c->shards) = s;
+    }
+    c->roomy = s;
+    return s;
 }
 
 bool shard_add(struct shard *s, struct http_transfer *t)
@@ -153,11 +162,14 @@ void shard_remove(struct http_transfer *t)
         return;
     curl_multi_remove_handle(t->shard->multi, t->easy);
     t->shard->running--;
+    if (t->client->roomy == NULL || t->shard->index < t->client->roomy->index)
+        t->client->roomy = t->shard;
     t->shard = NULL;
 }
 
 void shards_free(struct http_client *c)
 {
+    c->roomy = NULL;
     while (c->shards != NULL) {
         struct shard *s = c->shards;
         c->shards = s->next;

@@ -7,7 +7,7 @@
 #include "base/buf.h"
 #include "http/client.h"
 
-enum { SHARD_TRANSFERS = 256 };
+enum { SHARD_TRANSFERS = 64 };
 
 /* Where a transfer stands; it is on at most one of the client's lists. */
 enum transfer_state {
@@ -40,6 +40,7 @@ struct http_transfer {
 struct shard {
     struct http_client *client;
     struct shard *next;
+    int index;
     CURLM *multi;
     struct loop_timer *timer;
     struct loop_task kick;
@@ -52,6 +53,7 @@ struct http_client {
     int max_transfers, active;
     CURLSH *share;
     struct shard *shards; /* the oldest first: they are filled first */
+    struct shard *roomy;  /* none before it has room */
     struct http_transfer *transfers, *ready, **ready_end;
     struct loop_timer *watchdog;
     int64_t watchdog_ms;
