@@ -73,17 +73,19 @@ static void print_help(const struct config_table *table)
         print_row_help(&table->rows[i]);
 }
 
-/* A url without the password that it may hold. */
-static void print_url(const char *url)
+/* Hides the password of "scheme://user:password@host" and of libpq's "… password=…". */
+static void print_text(const char *text)
 {
-    const char *authority = strstr(url, "://");
+    const char *authority = strstr(text, "://");
     const char *end = authority != NULL ? authority + 3 + strcspn(authority + 3, "/?") : NULL;
     const char *at = end != NULL ? memrchr(authority, '@', (size_t)(end - authority)) : NULL;
     const char *colon = at != NULL ? memchr(authority + 3, ':', (size_t)(at - authority - 3)) : NULL;
-    if (colon == NULL)
-        printf("%s\n", url);
+    if (strcasestr(text, "password=") != NULL)
+        printf("(set; it holds a password)\n");
+    else if (colon != NULL)
+        printf("%.*s:***%s\n", (int)(colon - text), text, at);
     else
-        printf("%.*s:***%s\n", (int)(colon - url), url, at);
+        printf("%s\n", text);
 }
 
 static void print_settings(const struct settings *s)
@@ -96,10 +98,8 @@ static void print_settings(const struct settings *s)
             printf("\n");
         else if (row->kind == CONFIG_SECRET)
             printf("(set)\n");
-        else if (row->kind == CONFIG_URL)
-            print_url(text);
         else
-            printf("%s\n", text);
+            print_text(text);
     }
 }
 
