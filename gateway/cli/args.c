@@ -1,0 +1,120 @@
+/* Arguments: getopt_long, driven by one table a command that also makes its --help. */
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+enum { OPTIONS_MAX = 24, FIRST_CODE = 256 };
+
+/* A table and the options that every command has. */
+struct parser {
+    struct cli_option rows[OPTIONS_MAX];
+    struct option longs[OPTIONS_MAX + 1];
+    int count;
+    bool help;
+};
+
+int cli_error(const char *fmt, ...)
+{
+    va_list ap;
+    fflush(stdout);
+    fputs("sandpiper: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return STATUS_USAGE;
+}
+
+static void add(struct parser *p, struct cli_option row)
+{
+    INVARIANT(p->count < OPTIONS_MAX);
+    p->longs[p->count] = (struct option){row.name, row.kind == CLI_FLAG ? no_argument : required_argument, NULL,
+                                         FIRST_CODE + p->count};
+    p->rows[p->count++] = row;
+}
+
+static void print_help(const struct parser *p, const struct cli_usage *u)
+{
+    printf("Usage: sandpiper %s\n%s\n\n", u->usage, u->about);
+    for (int i = 0; i < p->count; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "--%s%s%s", p->rows[i].name, p->rows[i].arg != NULL ? " " : "",
+                 p->rows[i].arg != NULL ? p->rows[i].arg : "");
+        printf("  %-24s %s\n", left, p->rows[i].help);
+    }
+}
+
+static int take(const struct cli_option *row, const char *value)
+{
+    int64_t number;
+    switch (row->kind) {
+    case CLI_FLAG:
+        *(bool *)row->to = true;
+        return 0;
+    case CLI_TEXT:
+        *(const char **)row->to = value;
+        return 0;
+    case CLI_NUMBER:
+        if (!str_to_i64(str_of(value), &number) || number < 0)
+            return cli_error("--%s needs a whole number, not \"%s\"", row->name, value);
+        *(int64_t *)row->to = number;
+        return 0;
+    case CLI_LIST: {
+        struct cli_list *list = row->to;
+        if (list->count == CLI_LIST_MAX)
+            return cli_error("--%s is given more than %d times", row->name, CLI_LIST_MAX);
+        list->items[list->count++] = value;
+        return 0;
+    }
+    }
+    return 0;
+}
+
+/* 0, or the exit status. */
+static int parse_options(struct parser *p, int argc, char **argv)
+{
+    int code;
+    optind = 0; /* GNU: start afresh */
+    opterr = 0;
+    while ((code = getopt_long(argc, argv, ":h", p->longs, NULL)) != -1) {
+        int status = 0;
+        if (code == 'h')
+            p->help = true;
+        else if (code == ':')
+            status = cli_error("%s needs an argument", argv[optind - 1]);
+        else if (code == '?')
+            status = cli_error("unknown option %s; see sandpiper %s --help", argv[optind - 1], argv[0]);
+        else
+            status = take(&p->rows[code - FIRST_CODE], optarg);
+        if (status != 0)
+            return status;
+    }
+    return 0;
+}
+
+bool cli_parse(struct cli *cli, const struct cli_usage *u, int argc, char **argv, int *first, int *status)
+{
+    struct parser p = {0};
+    for (const struct cli_option *o = u->options; o != NULL && o->name != NULL; o++)
+        add(&p, *o);
+    add(&p, (struct cli_option){"json", CLI_FLAG, &cli->json, NULL, "print JSON, for scripts"});
+    add(&p, (struct cli_option){"url", CLI_TEXT, &cli->url_option, "URL", "the gateway (also: SANDPIPER_URL)"});
+    add(&p, (struct cli_option){"help", CLI_FLAG, &p.help, NULL, "print this"});
+    *status = parse_options(&p, argc, argv);
+    if (*status != 0)
+        return false;
+    if (p.help) {
+        print_help(&p, u);
+        return false;
+    }
+    *first = optind;
+    int given = argc - optind;
+    if (given >= u->min_args && given <= u->max_args)
+        return true;
+    *status = cli_error("%s\nUsage: sandpiper %s", given < u->min_args ? "too few arguments" : "too many arguments", u->usage);
+    return false;
+}

@@ -1,0 +1,243 @@
+/* deploy: pack a directory, upload it, wait for the build.
+ *
+ * The archive goes to an unlinked file and is mapped for the upload, so memory stays small however large it is. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "pack.h"
+
+enum {
+    ARCHIVE_MAX = 100 << 20,
+    UPLOAD_MS = 600000,
+    POLL_MS = 500,
+    PATH_BYTES = 160,
+    SLUG_MAX = 63,
+    MANIFEST_MAX = 64 << 10,
+};
+
+struct deploy {
+    struct cli *cli;
+    const char *dir, *name;
+    bool no_wait;
+    char slug[SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
+    int fd;
+    size_t bytes;
+    void *map;
+    struct reply agent;
+    char agent_name[SLUG_MAX + 1];
+    int64_t version;
+    mono_t since;
+};
+
+/* ---- the name ---- */
+
+static bool is_slug(const char *s)
+{
+    size_t n = strlen(s);
+    return n > 0 && n <= SLUG_MAX && s[0] != '-' && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
+}
+
+/* Whether agent.json names the agent. */
+static bool manifest_has_name(const char *dir)
+{
+    char *path = NULL, *text = NULL;
+    size_t n = 0;
+    bool has = false;
+    FILE *f = asprintf(&path, "%s/agent.json", dir) >= 0 ? fopen(path, "re") : NULL;
+    if (f != NULL && (text = malloc(MANIFEST_MAX)) != NULL)
+        n = fread(text, 1, MANIFEST_MAX, f);
+    struct json *doc = n > 0 ? json_parse(str_make(text, n), NULL) : NULL;
+    has = reply_str(json_root(doc), "name").n > 0;
+    json_free(&doc);
+    if (f != NULL)
+        fclose(f);
+    free(text);
+    free(path);
+    return has;
+}
+
+static int choose_name(struct deploy *d)
+{
+    char real[PATH_MAX];
+    if (d->name != NULL && !is_slug(d->name))
+        return cli_error("--name takes lower-case letters, digits and hyphens, at most %d", SLUG_MAX);
+    if (d->name != NULL || manifest_has_name(d->dir))
+        return 0;
+    if (realpath(d->dir, real) == NULL)
+        return cli_error("%s: %s", d->dir, strerror(errno));
+    snprintf(d->slug, sizeof d->slug, "%.*s", SLUG_MAX, basename(real));
+    for (char *p = d->slug; *p != '\0'; p++)
+        *p = *p == '_' || *p == '.' ? '-' : *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
+    if (!is_slug(d->slug))
+        return cli_error("the agent has no name: give --name, or \"name\" in agent.json");
+    d->name = d->slug;
+    return 0;
+}
+
+/* ---- the upload ---- */
+
+static int open_spool(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    int fd = open(tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    return fd >= 0 ? fd : memfd_create("archive", MFD_CLOEXEC);
+}
+
+static int pack(struct deploy *d)
+{
+    struct err err;
+    struct stat st;
+    int64_t files;
+    d->fd = open_spool();
+    if (d->fd < 0)
+        return cli_error("no room for the archive: %s", strerror(errno));
+    if (pack_directory(d->dir, d->fd, &files, &err) != 0)
+        return cli_error("%s", err.msg);
+    if (files == 0)
+        return cli_error("there is no file to deploy in %s", d->dir);
+    if (fstat(d->fd, &st) != 0 || st.st_size > ARCHIVE_MAX)
+        return cli_error("the archive has %lld MiB; at most %d are accepted.\nName what is not needed in .sandpiperignore.",
+                         (long long)(st.st_size >> 20), ARCHIVE_MAX >> 20);
+    d->bytes = (size_t)st.st_size;
+    d->map = mmap(NULL, d->bytes, PROT_READ, MAP_PRIVATE, d->fd, 0);
+    return d->map != MAP_FAILED ? 0 : cli_error("no memory for the archive");
+}
+
+/* Keeps what the answer says of the agent. */
+static int take_agent(struct deploy *d)
+{
+    if (d->agent.kind != REPLY_OK)
+        return api_complain(d->cli, &d->agent);
+    struct str name = reply_str(json_root(d->agent.doc), "name");
+    if (name.n > 0 && str_copy(name, d->agent_name, sizeof d->agent_name))
+        return 0;
+    cli_error("the gateway's answer is not an agent");
+    return STATUS_API;
+}
+
+static int64_t built_version(const struct deploy *d)
+{
+    return reply_int(&d->agent, json_get(json_root(d->agent.doc), "latest_build"), "version");
+}
+
+static int upload(struct deploy *d)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "/v1/agents%s%s", d->name != NULL ? "?name=" : "", d->name != NULL ? d->name : "");
+    const struct api_request q = {.method = "POST",
+                                  .path = path,
+                                  .headers = {"Content-Type: application/gzip"},
+                                  .body = str_make(d->map, d->bytes),
+                                  .timeout_ms = UPLOAD_MS};
+    cli_spin(d->cli, "uploading");
+    api_call(d->cli, &q, &d->agent);
+    int status = take_agent(d);
+    d->version = built_version(d);
+    return status;
+}
+
+/* ---- the build ---- */
+
+static struct str build_status(const struct deploy *d)
+{
+    return reply_str(json_get(json_root(d->agent.doc), "latest_build"), "status");
+}
+
+static int wait_for_build(struct deploy *d)
+{
+    char path[PATH_BYTES];
+    int status = 0;
+    snprintf(path, sizeof path, "/v1/agents/%s", d->agent_name);
+    cli_spin(d->cli, "building");
+    while (status == 0 && built_version(d) == d->version && str_eq_c(build_status(d), "building")) {
+        const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_ALL};
+        cli_sleep(d->cli, POLL_MS);
+        reply_deinit(&d->agent);
+        api_call(d->cli, &q, &d->agent);
+        status = take_agent(d);
+    }
+    cli_spin(d->cli, NULL);
+    return status;
+}
+
+static int print_failed(struct deploy *d)
+{
+    const struct json_value *build = json_get(json_root(d->agent.doc), "latest_build"), *error = json_get(build, "error");
+    struct str log = reply_str(build, "log"), message = reply_str(error, "message"), code = reply_str(error, "code");
+    fwrite(log.p, 1, log.n, stderr);
+    if (log.n > 0 && log.p[log.n - 1] != '\n')
+        fputc('\n', stderr);
+    cli_error("the build of %s version %lld failed%s%.*s%s%.*s%s", d->agent_name, (long long)d->version,
+              message.n > 0 ? ": " : "", STR_ARG(message), code.n > 0 ? " (" : "", STR_ARG(code), code.n > 0 ? ")" : "");
+    return STATUS_ENDED;
+}
+
+static int print_end(struct deploy *d)
+{
+    bool ready = str_eq_c(build_status(d), "ready");
+    if (d->cli->json) {
+        reply_print(&d->agent);
+        return ready || d->no_wait ? STATUS_OK : STATUS_ENDED;
+    }
+    if (built_version(d) != d->version) {
+        cli_error("version %lld of %s was overtaken by a later deploy; 'sandpiper agents' shows it", (long long)d->version,
+                  d->agent_name);
+        return STATUS_ENDED;
+    }
+    if (!ready && !d->no_wait)
+        return print_failed(d);
+    printf("%s %s version %lld", ready ? "deployed" : "building", d->agent_name, (long long)d->version);
+    if (ready)
+        printf(" in %.1f s", (double)mono_ms_between(d->since, mono_now()) / 1000);
+    printf("\n");
+    if (isatty(STDOUT_FILENO) != 0)
+        printf("Try: sandpiper invoke %s 'a prompt'\n", d->agent_name);
+    return STATUS_OK;
+}
+
+static int deploy(struct deploy *d)
+{
+    int status = choose_name(d);
+    if (status == 0)
+        status = pack(d);
+    if (status == 0)
+        status = upload(d);
+    if (status == 0 && !d->no_wait)
+        status = wait_for_build(d);
+    cli_spin(d->cli, NULL);
+    return status == 0 ? print_end(d) : status;
+}
+
+int command_deploy(struct cli *cli, int argc, char **argv)
+{
+    struct deploy d = {.cli = cli, .fd = -1, .map = MAP_FAILED, .since = mono_now()};
+    const struct cli_option options[] = {
+        {"name", CLI_TEXT, &d.name, "N", "the agent's name (default: agent.json's, else the directory's)"},
+        {"no-wait", CLI_FLAG, &d.no_wait, NULL, "do not wait for the build"},
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
+    const struct cli_usage usage = {
+        "deploy DIR",
+        "Makes a new version of an agent from a directory, and waits until it is built.\n"
+        "node_modules, .git, __pycache__ and what .sandpiperignore names are left out.",
+        options, 1, 1};
+    int first, status;
+    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
+        return status;
+    d.dir = argv[first];
+    status = deploy(&d);
+    reply_deinit(&d.agent);
+    if (d.map != MAP_FAILED)
+        munmap(d.map, d.bytes);
+    if (d.fd >= 0)
+        close(d.fd);
+    return status;
+}

@@ -1,0 +1,338 @@
+/* invoke: submit, wait, print.
+ *
+ *   read the prompt -> POST /v1/invocations (Prefer: wait) -> GET ?wait= until it has ended -> output, or what failed
+ *
+ * Every submission carries an Idempotency-Key, so it may be sent again when its answer is lost. Ctrl-C cancels the
+ * job; a second one leaves at once. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/id.h"
+#include "cli.h"
+#include "json/writer.h"
+
+enum {
+    PROMPT_MAX = 4 << 20,
+    BODY_MAX = 28 << 20, /* a prompt of escapes grows sixfold */
+    WAIT_S = 25,
+    MARGIN_MS = 15000,
+    OUTPUT_MS = 600000,
+    PATH_BYTES = 160,
+};
+
+struct invoke {
+    struct cli *cli;
+    const char *agent, *prompt, *key, *priority;
+    int64_t timeout_s;
+    struct cli_list metadata;
+    bool no_wait;
+    struct buf text; /* the prompt, when it was read */
+    char key_text[80], id[ID_TEXT_BYTES];
+    struct reply record;
+    char last_output; /* the last byte written to stdout */
+};
+
+/* ---- the submission ---- */
+
+/* All of stdin. */
+static int read_prompt(struct invoke *in)
+{
+    for (;;) {
+        char *to = buf_reserve(&in->text, 65536);
+        if (to == NULL)
+            break;
+        ssize_t n = read(STDIN_FILENO, to, 65536);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return cli_error("cannot read the prompt from stdin");
+        if (n == 0)
+            return 0;
+        buf_commit(&in->text, (size_t)n);
+        if (in->text.len > PROMPT_MAX)
+            break;
+    }
+    return cli_error("the prompt exceeds 4 MiB");
+}
+
+static int take_prompt(struct invoke *in)
+{
+    bool from_stdin = in->prompt != NULL ? strcmp(in->prompt, "-") == 0 : isatty(STDIN_FILENO) == 0;
+    if (!from_stdin && in->prompt == NULL)
+        return cli_error("give a prompt, or - to read it from stdin\nUsage: sandpiper invoke AGENT [PROMPT | -]");
+    if (from_stdin && read_prompt(in) != 0)
+        return STATUS_USAGE;
+    if (!from_stdin && !buf_cstr_append(&in->text, in->prompt))
+        return cli_error("the prompt exceeds 4 MiB");
+    struct str s = buf_view(&in->text);
+    if (!str_is_utf8(s) || memchr(s.p, '\0', s.n) != NULL)
+        return cli_error("the prompt must be UTF-8 text without NUL bytes");
+    return 0;
+}
+
+static int write_metadata(struct json_writer *w, const struct cli_list *pairs)
+{
+    jw_key(w, "metadata");
+    jw_object(w);
+    for (int i = 0; i < pairs->count; i++) {
+        struct str value = str_of(pairs->items[i]), key;
+        str_split(&value, '=', &key);
+        if (key.n == 0 || value.p == NULL)
+            return cli_error("--metadata needs key=value, not \"%s\"", pairs->items[i]);
+        jw_key_str(w, key);
+        jw_str(w, value);
+    }
+    jw_object_end(w);
+    return 0;
+}
+
+static int write_body(struct invoke *in, struct buf *body)
+{
+    struct json_writer w = json_writer(body);
+    jw_object(&w);
+    jw_kcstr(&w, "agent", in->agent);
+    jw_kstr(&w, "prompt", buf_view(&in->text));
+    if (in->timeout_s > 0)
+        jw_kint(&w, "timeout_s", in->timeout_s);
+    if (in->priority != NULL)
+        jw_kcstr(&w, "priority", in->priority);
+    if (in->metadata.count > 0 && write_metadata(&w, &in->metadata) != 0)
+        return STATUS_USAGE;
+    jw_object_end(&w);
+    return body->failed ? cli_error("the submission is too large") : 0;
+}
+
+/* Keeps the record's id; complains when the answer is none. */
+static int take_record(struct invoke *in)
+{
+    if (in->record.kind != REPLY_OK)
+        return api_complain(in->cli, &in->record);
+    struct str id = reply_str(json_root(in->record.doc), "id");
+    if (id.n > 0 && str_copy(id, in->id, sizeof in->id))
+        return 0;
+    cli_error("the gateway's answer is not an invocation");
+    return STATUS_API;
+}
+
+static int submit(struct invoke *in)
+{
+    char key[400];
+    struct buf body;
+    buf_init(&body, BODY_MAX);
+    int status = write_body(in, &body);
+    snprintf(key, sizeof key, "Idempotency-Key: %s", in->key != NULL ? in->key : in->key_text);
+    struct api_request q = {.method = "POST",
+                            .path = "/v1/invocations",
+                            .headers = {"Content-Type: application/json", key},
+                            .body = buf_view(&body),
+                            .retry = API_RETRY_BUSY};
+    char prefer[32];
+    snprintf(prefer, sizeof prefer, "Prefer: wait=%d", WAIT_S);
+    if (!in->no_wait) {
+        q.headers[2] = prefer;
+        q.timeout_ms = WAIT_S * 1000 + MARGIN_MS;
+    }
+    if (status == 0) {
+        cli_spin(in->cli, in->no_wait ? NULL : "running");
+        api_call(in->cli, &q, &in->record);
+        status = take_record(in);
+    }
+    buf_deinit(&body);
+    return status;
+}
+
+/* ---- waiting ---- */
+
+static bool has_ended(const struct invoke *in)
+{
+    static const char *const open[] = {"scheduled", "queued", "starting", "running"};
+    struct str status = reply_str(json_root(in->record.doc), "status");
+    for (size_t i = 0; i < sizeof open / sizeof *open; i++)
+        if (str_eq_c(status, open[i]))
+            return false;
+    return true;
+}
+
+static int wait_for_end(struct invoke *in)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "/v1/invocations/%s?wait=%d", in->id, WAIT_S);
+    while (!has_ended(in)) {
+        const struct api_request q = {
+            .method = "GET", .path = path, .timeout_ms = WAIT_S * 1000 + MARGIN_MS, .retry = API_RETRY_ALL};
+        reply_deinit(&in->record);
+        api_call(in->cli, &q, &in->record);
+        if (in->record.kind != REPLY_OK)
+            return api_complain(in->cli, &in->record);
+    }
+    return 0;
+}
+
+/* After Ctrl-C. */
+static int cancel(struct invoke *in)
+{
+    char path[PATH_BYTES];
+    cli_spin(in->cli, NULL);
+    in->cli->interrupted = false;
+    if (in->id[0] == '\0') {
+        cli_error("interrupted before the answer: the job may have been accepted.\n"
+                  "The same command with --idempotency-key %s finds it.",
+                  in->key != NULL ? in->key : in->key_text);
+        return STATUS_INTERRUPTED;
+    }
+    snprintf(path, sizeof path, "/v1/invocations/%s/cancel", in->id);
+    const struct api_request q = {.method = "POST", .path = path, .retry = API_RETRY_ALL};
+    reply_deinit(&in->record);
+    api_call(in->cli, &q, &in->record);
+    if (in->record.kind != REPLY_OK) {
+        cli_error("%s could not be canceled", in->id);
+        return api_complain(in->cli, &in->record);
+    }
+    struct str state = reply_str(json_root(in->record.doc), "status");
+    if (str_eq_c(state, "canceled"))
+        cli_error("canceled %s", in->id);
+    else if (has_ended(in))
+        cli_error("%s had ended already: %.*s", in->id, STR_ARG(state));
+    else
+        cli_error("canceling %s; 'sandpiper get %s' shows its end", in->id, in->id);
+    return STATUS_ENDED;
+}
+
+/* ---- the result ---- */
+
+static bool to_stdout(void *arg, struct str piece)
+{
+    struct invoke *in = arg;
+    if (piece.n > 0)
+        in->last_output = piece.p[piece.n - 1];
+    return fwrite(piece.p, 1, piece.n, stdout) == piece.n;
+}
+
+static int print_output(struct invoke *in)
+{
+    const struct json_value *record = json_root(in->record.doc);
+    struct str text;
+    int status = 0;
+    if (json_str(json_get(record, "output"), &text)) {
+        to_stdout(in, text);
+    } else if (reply_int(&in->record, record, "output_size") > 0) {
+        char path[PATH_BYTES];
+        snprintf(path, sizeof path, "/v1/invocations/%s/output", in->id);
+        const struct api_request q = {
+            .method = "GET", .path = path, .timeout_ms = OUTPUT_MS, .on_data = to_stdout, .arg = in};
+        struct reply r;
+        api_call(in->cli, &q, &r);
+        status = r.kind == REPLY_OK ? 0 : api_complain(in->cli, &r);
+        reply_deinit(&r);
+    }
+    if (in->last_output != '\0' && in->last_output != '\n' && isatty(STDOUT_FILENO) != 0)
+        fputc('\n', stdout);
+    fflush(stdout);
+    return status;
+}
+
+/* The last 4 KiB of stderr, when there is any. */
+static void print_log_tail(struct invoke *in)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "/v1/invocations/%s/logs", in->id);
+    const struct api_request q = {.method = "GET", .path = path, .headers = {"Range: bytes=-4096"}};
+    struct reply r;
+    api_call(in->cli, &q, &r);
+    if (r.kind == REPLY_OK && r.body.len > 0) {
+        fwrite(r.body.data, 1, r.body.len, stderr);
+        if (r.body.data[r.body.len - 1] != '\n')
+            fputc('\n', stderr);
+    }
+    reply_deinit(&r);
+}
+
+static void print_failure(struct invoke *in)
+{
+    const struct json_value *record = json_root(in->record.doc), *error = json_get(record, "error");
+    struct str status = reply_str(record, "status"), signal = reply_str(record, "signal");
+    struct str message = reply_str(error, "message"), code = reply_str(error, "code");
+    int64_t exit_code = reply_int(&in->record, record, "exit_code");
+    print_log_tail(in);
+    fprintf(stderr, "sandpiper: %s %.*s", in->id, STR_ARG(status));
+    if (exit_code >= 0)
+        fprintf(stderr, ", exit code %lld", (long long)exit_code);
+    if (signal.n > 0)
+        fprintf(stderr, ", signal %.*s", STR_ARG(signal));
+    if (code.n > 0)
+        fprintf(stderr, ": %.*s (%.*s)", STR_ARG(message), STR_ARG(code));
+    fputc('\n', stderr);
+}
+
+static int print_result(struct invoke *in)
+{
+    bool succeeded = str_eq_c(reply_str(json_root(in->record.doc), "status"), "succeeded");
+    int status = 0;
+    cli_spin(in->cli, NULL);
+    if (in->cli->json)
+        reply_print(&in->record);
+    else
+        status = print_output(in);
+    if (!succeeded && !in->cli->json)
+        print_failure(in);
+    return status != 0 ? status : succeeded ? STATUS_OK : STATUS_ENDED;
+}
+
+static int print_accepted(struct invoke *in)
+{
+    if (in->cli->json)
+        reply_print(&in->record);
+    else
+        printf("%s\n", in->id);
+    return STATUS_OK;
+}
+
+static int invoke(struct invoke *in)
+{
+    int status = take_prompt(in);
+    if (status != 0)
+        return status;
+    cli_catch_interrupt(in->cli);
+    status = submit(in);
+    if (status == 0 && in->no_wait)
+        return print_accepted(in);
+    if (status == 0)
+        status = wait_for_end(in);
+    cli_spin(in->cli, NULL);
+    if (status == STATUS_INTERRUPTED)
+        return cancel(in);
+    return status == 0 ? print_result(in) : status;
+}
+
+int command_invoke(struct cli *cli, int argc, char **argv)
+{
+    struct invoke in = {.cli = cli};
+    const struct cli_option options[] = {
+        {"timeout", CLI_NUMBER, &in.timeout_s, "S", "the program's time limit in seconds (default 120)"},
+        {"no-wait", CLI_FLAG, &in.no_wait, NULL, "print the invocation's id and leave"},
+        {"idempotency-key", CLI_TEXT, &in.key, "K", "submit at most once under this key"},
+        {"priority", CLI_TEXT, &in.priority, "P", "high, normal or low"},
+        {"metadata", CLI_LIST, &in.metadata, "KEY=VALUE", "kept with the invocation; may be repeated"},
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
+    const struct cli_usage usage = {
+        "invoke AGENT [PROMPT | -]",
+        "Runs an agent on a prompt and prints its answer. Without a prompt it is read from stdin.\n"
+        "Ctrl-C cancels the job. Exit status: 0 only when the job succeeded, 1 when it ended otherwise.",
+        options, 1, 2};
+    int first, status;
+    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
+        return status;
+    if (in.key != NULL && (in.key[0] == '\0' || strlen(in.key) > 255))
+        return cli_error("an idempotency key has 1 to 255 characters");
+    in.agent = argv[first];
+    in.prompt = argc - first > 1 ? argv[first + 1] : NULL;
+    id_format("cli", uuid_new(), in.key_text);
+    buf_init(&in.text, PROMPT_MAX + 65536 * 2);
+    status = invoke(&in);
+    reply_deinit(&in.record);
+    buf_deinit(&in.text);
+    return status;
+}

@@ -1,0 +1,103 @@
+/* sandpiper: the command line. A table of commands; each is a file of its own. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "crypto/crypto.h"
+#include "http/client.h"
+
+struct command {
+    const char *name;
+    int (*run)(struct cli *cli, int argc, char **argv);
+    const char *about;
+};
+
+static const struct command commands[] = {
+    {"deploy", command_deploy, "deploy DIR: make a new version of an agent from a directory"},
+    {"invoke", command_invoke, "invoke AGENT [PROMPT]: run an agent and print its answer"},
+    {"agents", command_agents, "list the agents"},
+    {"get", command_get, "get ID: show an invocation"},
+    {"logs", command_logs, "logs ID: print what an invocation wrote to stderr"},
+    {"cancel", command_cancel, "cancel ID: stop an invocation"},
+    {"keys", command_keys, "keys create: make an API key (needs the database)"},
+    {"migrate", command_migrate, "bring the database up to date (needs the database)"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static int help(void)
+{
+    printf("Usage: sandpiper COMMAND [ARGUMENT]...\nRuns programs as jobs in sandboxes.\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("  %-9s %s\n", commands[i].name, commands[i].about);
+    printf("\n'sandpiper COMMAND --help' tells more; --version prints the version.\n\n"
+           "Environment:\n"
+           "  SANDPIPER_URL            the gateway (default http://127.0.0.1:8080)\n"
+           "  SANDPIPER_API_KEY        the key; without it .sandpiper/api-key is read\n"
+           "  SANDPIPER_DATABASE_URL   PostgreSQL, for keys and migrate\n\n"
+           "Exit status: 0 done, 1 the job or build did not succeed, 2 wrong usage, 3 the gateway cannot be\n"
+           "reached or refused.\n");
+    return STATUS_OK;
+}
+
+static int unknown(const char *name)
+{
+    unsigned least = 3;
+    const char *best = NULL;
+    for (int i = 0; i < COMMANDS; i++) {
+        unsigned d = str_distance(str_of(name), str_of(commands[i].name));
+        if (d < least) {
+            least = d;
+            best = commands[i].name;
+        }
+    }
+    if (best != NULL)
+        return cli_error("there is no command %s; did you mean %s?", name, best);
+    return cli_error("there is no command %s; see sandpiper --help", name);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    if (argc < 2) {
+        help();
+        return STATUS_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return help();
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("sandpiper %s\n", SP_VERSION);
+        return STATUS_OK;
+    }
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(cli, argc - 1, argv + 1);
+    return unknown(argv[1]);
+}
+
+static void cli_deinit(struct cli *cli)
+{
+    http_client_close(&cli->http);
+    loop_timer_free(&cli->spin);
+    loop_signal_free(&cli->sigint);
+    loop_free(&cli->loop);
+    if (cli->authorization != NULL)
+        crypto_wipe(cli->authorization, strlen(cli->authorization));
+    free(cli->authorization);
+    free(cli->url);
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {0};
+    struct err err;
+    if (crypto_init(&err) != 0 || (cli.loop = loop_new()) == NULL)
+        return cli_error("cannot start: no memory or descriptors");
+    int status = run(&cli, argc, argv);
+    cli_deinit(&cli);
+    if (fflush(stdout) != 0 || ferror(stdout) != 0) {
+        cli_error("cannot write the output");
+        return STATUS_API;
+    }
+    return status;
+}
