@@ -128,9 +128,13 @@ int command_logs(struct cli *cli, int argc, char **argv)
 
 /* ---- agents ---- */
 
-static void print_agents(const struct reply *r)
+static void print_agents(const struct reply *r, bool first_page)
 {
     const struct json_value *list = json_get(json_root(r->doc), "agents");
+    if (first_page && json_first(list) == NULL)
+        printf("There are no agents yet; 'sandpiper deploy DIR' makes one.\n");
+    else if (first_page)
+        printf("%-32s %-9s %-8s %s\n", "NAME", "STATUS", "VERSION", "LATEST BUILD");
     for (const struct json_value *a = json_first(list); a != NULL; a = json_next(a)) {
         const struct json_value *build = json_get(a, "latest_build");
         struct str name = reply_str(a, "name"), state = reply_str(a, "status"), built = reply_str(build, "status");
@@ -148,9 +152,7 @@ static int list_agents(struct cli *cli)
 {
     char path[PATH_BYTES] = "/v1/agents?limit=200";
     int status = STATUS_OK;
-    bool more = true;
-    if (!cli->json)
-        printf("%-32s %-9s %-8s %s\n", "NAME", "STATUS", "VERSION", "LATEST BUILD");
+    bool more = true, first_page = true;
     while (more && status == STATUS_OK) {
         const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_BUSY};
         struct reply r;
@@ -161,7 +163,8 @@ static int list_agents(struct cli *cli)
         else if (cli->json)
             reply_print(&r); /* a line a page */
         else
-            print_agents(&r);
+            print_agents(&r, first_page);
+        first_page = false;
         more = cursor.n > 0 && cursor.n < 100;
         snprintf(path, sizeof path, "/v1/agents?limit=200&cursor=%.*s", (int)(more ? cursor.n : 0), cursor.p);
         reply_deinit(&r);
