@@ -315,6 +315,8 @@ static bool set_options(struct http_transfer *t, const char *url)
         curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms);
     if (call->on_data != NULL)
         curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)STREAM_BUFFER);
+    if (strncasecmp(url, "https:", 6) == 0)
+        curl_easy_setopt(e, CURLOPT_PIPEWAIT, 1L); /* rather share an HTTP/2 connection than open another */
     if (call->once) {
         curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request);
         curl_easy_setopt(e, CURLOPT_PREREQDATA, t);

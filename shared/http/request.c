@@ -27,6 +27,7 @@ void request_end(struct conn *c)
     size_t max = r->set_headers.max;
     *r = (struct http_request){.c = c, .head.content_length = -1};
     buf_init(&r->set_headers, max);
+    c->fail = ERR_NONE; /* it was this request's */
 }
 
 /* ---- the head ---- */

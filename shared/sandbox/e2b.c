@@ -459,6 +459,23 @@ static int check_options(const struct provider_e2b_options *o, struct err *err)
     return 0;
 }
 
+/* An address of the API alone names the data plane, too: E2B's own ("https://api.e2b.app") by its domain, any other
+ * (our host, a proxy) as it stands. Never must a self-hosted site's tokens go to E2B's cloud by default. */
+static void derive_data_plane(struct e2b *e2b, const struct provider_e2b_options *o)
+{
+    bool has_api = o->api_url != NULL && o->api_url[0] != '\0';
+    bool has_domain = o->domain != NULL && o->domain[0] != '\0';
+    if (!has_api || has_domain || e2b->sandbox_url != NULL || e2b->api_url == NULL)
+        return;
+    struct str url = str_of(e2b->api_url), prefix = STR("https://api.");
+    if (!str_starts(url, prefix) || !is_shared_domain(str_make(url.p + prefix.n, url.n - prefix.n))) {
+        e2b->sandbox_url = str_dup(url);
+        return;
+    }
+    free(e2b->domain);
+    e2b->domain = str_dup(str_make(url.p + prefix.n, url.n - prefix.n));
+}
+
 static int set_up(struct e2b *e2b, const struct provider_e2b_options *o, struct err *err)
 {
     int live = o->max_concurrent > 0 ? o->max_concurrent : 10000;
@@ -468,6 +485,7 @@ static int set_up(struct e2b *e2b, const struct provider_e2b_options *o, struct 
     e2b->domain = str_dup(str_of(domain));
     e2b->api_url = url_dup(o->api_url != NULL && o->api_url[0] != '\0' ? o->api_url : api);
     e2b->sandbox_url = url_dup(o->sandbox_url);
+    derive_data_plane(e2b, o);
     e2b->api_key = secret_reveal(o->api_key);
     struct http_client_options http = {.user_agent = "sandpiper/" SP_VERSION, .max_transfers = 2 * live + 1000};
     e2b->http = http_client_open(e2b->loop, &http, err);

@@ -1,7 +1,9 @@
 /* Sandbox providers: one small asynchronous interface (DESIGN section 6).
  *
  * Every call takes a deadline and answers exactly once through its callback, from the loop, never from inside the
- * call. sandbox_cancel detaches: the callback then does not fire (the effect may still happen).
+ * call. The request is gone when its callback is called: forget the pointer there. A call returns NULL only without
+ * memory; then nothing fires. sandbox_cancel detaches: the callback then does not fire (the effect may still happen; a
+ * canceled create destroys what it made).
  *
  * For a create that ends in RETRY_CHECK the provider has already reconciled: it listed by the nonce and destroyed
  * what it found, or says in the error that it could not and leaves it to the reaper. */
@@ -143,7 +145,8 @@ void sandbox_cancel(struct sandbox_request **r);
 
 struct provider_e2b_options {
     const char *api_url;          /* E2B_API_URL; NULL: https://api.<domain> */
-    const char *sandbox_url;      /* E2B_SANDBOX_URL; NULL: by domain (one shared host or per-sandbox names) */
+    const char *sandbox_url;      /* E2B_SANDBOX_URL; NULL: by domain (one shared host or per-sandbox names); without
+                                   * a domain either, api_url stands for both unless it is E2B's own */
     const char *domain;           /* E2B_DOMAIN; NULL: e2b.app */
     const struct secret *api_key; /* E2B_API_KEY; borrowed */
     int max_concurrent;           /* live streams expected; 0: 10000 */
