@@ -137,9 +137,16 @@ void cli_spin(struct cli *cli, const char *text)
 
 struct exchange {
     struct cli *cli;
+    const struct api_request *request;
     struct reply *reply;
     bool done;
 };
+
+static bool on_piece(void *arg, struct str piece)
+{
+    const struct exchange *x = arg;
+    return x->request->on_data(x->request->arg, piece);
+}
 
 static void on_done(void *arg, const struct http_response *response, const struct err *err)
 {
@@ -178,7 +185,7 @@ static int start(struct exchange *x, const struct api_request *q, struct http_tr
                                    .once = q->retry == API_ONCE && q->body.n > 0,
                                    .max_body = BODY_MAX,
                                    .timeout_ms = q->timeout_ms > 0 ? q->timeout_ms : DEFAULT_TIMEOUT_MS,
-                                   .on_data = q->on_data != NULL ? q->on_data : NULL,
+                                   .on_data = q->on_data != NULL ? on_piece : NULL,
                                    .done = on_done,
                                    .arg = x};
     *t = http_call(cli->http, &call, err);
@@ -188,7 +195,7 @@ static int start(struct exchange *x, const struct api_request *q, struct http_tr
 
 static void call_once(struct cli *cli, const struct api_request *q, struct reply *r)
 {
-    struct exchange x = {.cli = cli, .reply = r};
+    struct exchange x = {.cli = cli, .request = q, .reply = r};
     struct http_transfer *t = NULL;
     err_set(&r->err, ERR_NO_MEMORY, "no memory");
     r->kind = REPLY_FAILED;
