@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "api.h"
+#include "connect.h"
 #include "entry.h"
 
 struct call {
@@ -138,9 +139,20 @@ static void on_body(void *arg, struct http_request *r, struct str body)
     json_free(&doc);
 }
 
+/* A streaming method says so in a frame. */
+static void watch_unavailable(struct http_request *r)
+{
+    struct buf frame;
+    buf_init(&frame, 1024);
+    connect_end_stream(&frame, "unimplemented", "watching directories is not available on this host");
+    http_reply(r, 200, "application/connect+json", buf_view(&frame));
+    buf_deinit(&frame);
+}
+
 void tree_request(struct api *a, struct http_request *r, struct str method)
 {
     if (http_method_of(r) != HTTP_M_POST) api_error(r, 405, "method not allowed");
+    else if (str_eq_c(method, "WatchDir")) watch_unavailable(r);
     else if (method_of(method) == NULL) api_rpc_error(r, "unimplemented", "this method is not available");
     else http_read_body(r, API_MAX_BODY, on_body, a);
 }

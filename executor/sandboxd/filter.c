@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/buf.h"
+
 enum { FILTER_MAX_BYTES = 16384 };
 
 static int hex_digit(char c)

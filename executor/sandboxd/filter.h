@@ -4,7 +4,7 @@
 #define SANDBOXD_FILTER_H
 
 #include "base/err.h"
-#include "sandbox.h"
+#include "pairs.h"
 
 /* text: the query parameter, decoded once. False and *err when a pair has not exactly one '=' or an escape is
  * malformed; out then holds nothing. */

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base_image.h"
 #include "machine.h"
-#include "seccomp.h"
+#include "syscalls.h"
 #include "tool.h"
 
 enum { STOP_POLL_MS = 20, STOP_MS = 8000, STREAM_IDLE_MS = 640000 };
@@ -141,7 +141,7 @@ static int open_machine(struct app *app, struct err *err)
         open_limits(app, err) != 0)
         return -1;
     if (base_image_make(app->options.data_dir, app->supervisor, (uint32_t)app->options.uid_base, err) != 0) return -1;
-    app->works.seccomp_fd = seccomp_program(err);
+    app->works.seccomp_fd = syscalls_program(err);
     return app->works.seccomp_fd < 0 ? -1 : 0;
 }
 

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "cell.h"
+#include "pairs.h"
 #include "pool.h"
 
 enum { SANDBOX_ID_CHARS = 21, SANDBOX_TOKEN_CHARS = 64 };
@@ -18,21 +19,6 @@ enum { SANDBOX_ID_CHARS = 21, SANDBOX_TOKEN_CHARS = 64 };
 struct sandbox;
 struct host; /* the table */
 struct process;
-
-/* Names and values, both owned. */
-struct pair {
-    char *name, *value;
-};
-
-struct pairs {
-    struct pair *items;
-    size_t count;
-};
-
-bool pairs_add(struct pairs *p, struct str name, struct str value);
-void pairs_free(struct pairs *p);
-/* NULL when there is none of that name. */
-const char *pairs_get(const struct pairs *p, struct str name);
 
 struct sandbox_spec {
     char *template_id;      /* as asked for */

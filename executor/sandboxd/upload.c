@@ -233,5 +233,6 @@ void files_upload(struct api *a, struct http_request *r, struct sandbox *s, stru
     }
     http_set_data(r, &u->pending);
     const struct http_body_stream stream = {.on_data = on_data, .on_end = on_end};
-    http_stream_body(r, (size_t)a->options->disk_bytes, &stream);
+    /* More than fits is a full disk (507), far more is not even read (413). */
+    http_stream_body(r, 2 * (size_t)a->options->disk_bytes, &stream);
 }

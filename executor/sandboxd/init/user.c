@@ -54,12 +54,36 @@ void user_group_name(gid_t gid, char *out, size_t out_bytes)
     if (f != NULL) fclose(f);
 }
 
+/* Takes "." and ".." out of an absolute path by its text alone, as Go's filepath.Join does. */
+static void clean(char *path)
+{
+    char *out = path; /* the end of what is kept; always before the part being read */
+    const char *in = path;
+    while (*in != '\0') {
+        while (*in == '/') in++;
+        size_t n = strcspn(in, "/");
+        if (n == 2 && in[0] == '.' && in[1] == '.') {
+            while (out > path && *--out != '/') {
+            }
+        } else if (n > 0 && !(n == 1 && in[0] == '.')) {
+            *out++ = '/';
+            memmove(out, in, n);
+            out += n;
+        }
+        in += n;
+    }
+    if (out == path) *out++ = '/';
+    *out = '\0';
+}
+
 bool user_path(const struct user *u, const char *path, char out[PATH_MAX])
 {
     int n;
     if (path[0] == '~' && path[1] != '\0' && path[1] != '/') return false;
     if (path[0] == '~') path += path[1] == '/' ? 2 : 1;
     else if (path[0] == '/') return snprintf(out, PATH_MAX, "%s", path) < PATH_MAX;
-    n = snprintf(out, PATH_MAX, "%s%s%s", u->home, path[0] != '\0' ? "/" : "", path);
-    return n < PATH_MAX;
+    n = snprintf(out, PATH_MAX, "%s/%s", u->home, path);
+    if (n >= PATH_MAX) return false;
+    clean(out);
+    return true;
 }

@@ -1,7 +1,7 @@
 /* A deny list, on top of dropped capabilities and a user namespace: calls that reach the kernel's wider surface and
  * that programs in a sandbox have no use for. They fail with EPERM; those that C libraries and runtimes probe for fail
  * with ENOSYS, so that they fall back. The model is bubblewrap's users and container engines: flatpak, podman. */
-#include "seccomp.h"
+#include "syscalls.h"
 
 #include <errno.h>
 #include <linux/sched.h>
@@ -61,14 +61,14 @@ static int add_rules(scmp_filter_ctx ctx)
                                 SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces[i], namespaces[i]));
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
         bad |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                                SCMP_A0(SCMP_CMP_EQ, families[i]));
+                                SCMP_A0(SCMP_CMP_EQ, families[i], 0));
     for (size_t i = 0; i < sizeof terminal_requests / sizeof terminal_requests[0]; i++)
         bad |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
                                 SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, terminal_requests[i]));
     return bad;
 }
 
-int seccomp_program(struct err *err)
+int syscalls_program(struct err *err)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
     int fd = memfd_create("seccomp", MFD_CLOEXEC);
