@@ -1,11 +1,12 @@
 /* Transfers: one block of memory each, one easy handle from a pool, told to their owners outside libcurl.
  *
- * What must stay true: an owner is called only from client_tell, and `telling` is nulled when it cancels the very
- * transfer it is being told about. A transfer is freed by http_cancel, by http_client_close, or after `done`.
+ * What must stay true: an owner is called only from client_tell, and `telling` is nulled when it cancels the
+ * very transfer it is being told about. A transfer is freed by http_cancel, by http_client_close, or after
+ * `done`.
  *
- * libcurl repeats a request by itself on a fresh connection when a kept connection turns out dead before a byte of
- * the answer came, POST included. That can do a thing twice; a call with `once` is stopped before a second sending
- * (libcurl asks a callback before each). */
+ * libcurl repeats a request by itself on a fresh connection when a kept connection turns out dead before a
+ * byte of the answer came, POST included. That can do a thing twice; a call with `once` is stopped before a
+ * second sending (libcurl asks a callback before each). */
 #include "http/client.h"
 
 #include <arpa/inet.h>
@@ -170,7 +171,8 @@ static int before_request(void *arg, char *to, char *from, int to_port, int from
     return CURL_PREREQFUNC_OK;
 }
 
-/* An address that is not of the public internet: this machine, its networks, and the special ranges (RFC 6890). */
+/* An address that is not of the public internet: this machine, its networks, and the special ranges (RFC
+ * 6890). */
 static bool v4_is_private(uint32_t a)
 {
     static const struct {
@@ -193,7 +195,8 @@ static bool v6_is_private(const uint8_t a[16])
         return v4_is_private((uint32_t)a[12] << 24 | (uint32_t)a[13] << 16 | (uint32_t)a[14] << 8 | a[15]);
     if ((a[0] & 0xe0) != 0x20) /* outside 2000::/3, where public addresses are */
         return true;
-    bool six_to_four = a[0] == 0x20 && a[1] == 0x02, doc = a[0] == 0x20 && a[1] == 1 && a[2] == 0x0d && a[3] == 0xb8;
+    bool six_to_four = a[0] == 0x20 && a[1] == 0x02,
+         doc = a[0] == 0x20 && a[1] == 1 && a[2] == 0x0d && a[3] == 0xb8;
     bool teredo = a[0] == 0x20 && a[1] == 1 && a[2] == 0 && a[3] == 0;
     return six_to_four || doc || teredo;
 }
@@ -480,7 +483,8 @@ static void watch_idle(struct http_client *c, int64_t idle_ms)
 
 /* ---- the client ---- */
 
-struct http_client *http_client_open(struct loop *loop, const struct http_client_options *options, struct err *err)
+struct http_client *http_client_open(struct loop *loop, const struct http_client_options *options,
+                                     struct err *err)
 {
     static bool curl_ready; /* libcurl's own process-wide state: set up once, before threads */
     if (!curl_ready && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
@@ -493,7 +497,8 @@ struct http_client *http_client_open(struct loop *loop, const struct http_client
         c->loop = loop;
         c->ready_end = &c->ready;
         c->max_transfers = options->max_transfers > 0 ? options->max_transfers : MAX_TRANSFERS;
-        c->user_agent = str_dup(str_of(options->user_agent != NULL ? options->user_agent : "sandpiper/" SP_VERSION));
+        c->user_agent =
+            str_dup(str_of(options->user_agent != NULL ? options->user_agent : "sandpiper/" SP_VERSION));
         c->share = curl_share_init();
         c->watchdog = loop_timer_new(loop, on_watchdog, c);
     }

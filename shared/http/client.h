@@ -1,10 +1,10 @@
 /* HTTP client on libcurl's multi socket interface; few transfers a multi handle (shard.c says why), as many
  * handles as needed, keep-alive per handle.
  *
- * Ownership: a transfer belongs to the client until its `done` fired (exactly once, from the loop). http_cancel
- * withdraws it: no callback any more. No redirects are followed; only http and https are spoken. Handles are
- * never added or removed inside a libcurl callback; callbacks of calls may start and cancel calls freely, but
- * must not close the client. */
+ * Ownership: a transfer belongs to the client until its `done` fired (exactly once, from the loop).
+ * http_cancel withdraws it: no callback any more. No redirects are followed; only http and https are spoken.
+ * Handles are never added or removed inside a libcurl callback; callbacks of calls may start and cancel calls
+ * freely, but must not close the client. */
 #ifndef HTTP_CLIENT_H
 #define HTTP_CLIENT_H
 
@@ -23,7 +23,8 @@ struct http_client_options {
     int max_transfers;      /* in all; refused with ERR_OVERLOADED beyond. Default 20000 */
 };
 
-struct http_client *http_client_open(struct loop *loop, const struct http_client_options *options, struct err *err);
+struct http_client *http_client_open(struct loop *loop, const struct http_client_options *options,
+                                     struct err *err);
 void http_client_close(struct http_client **c); /* drops running transfers without callbacks */
 
 struct http_response {
@@ -38,22 +39,22 @@ struct http_response {
 typedef void http_done_fn(void *arg, const struct http_response *response, const struct err *err);
 
 struct http_call {
-    const char *method;          /* "POST" */
-    const char *url;             /* copied */
-    const char *const *headers;  /* "Name: value", NULL-ended; copied; may be NULL */
-    struct str body;             /* copied unless body_borrowed */
-    bool body_borrowed;          /* body stays valid until done or cancel: large prompts are not copied */
-    bool once;                   /* never send it a second time (ERR_PROTOCOL instead): libcurl else repeats any request
-                                  * by itself when a kept connection turns out dead before the answer's first byte */
-    size_t max_body;             /* cap on the collected answer; default 1 MiB */
-    int64_t timeout_ms;          /* whole call; 0: none (streams: give idle_timeout_ms) */
-    int64_t connect_timeout_ms;  /* default 5000 */
-    bool public_only;            /* refuse addresses that are not of the public internet (checked at connecting,
-                                  * after DNS; ERR_IO) and ignore proxies: for URLs that callers name. Give such
-                                  * calls a client of their own, since kept connections are not checked again */
-    int64_t idle_timeout_ms;     /* no byte received for so long: ERR_TIMEOUT; 0: none */
-    /* Called for each piece of a 2xx body instead of collecting it (other statuses are collected). Return false
-     * to abort the transfer (done then gets ERR_CANCELED). */
+    const char *method;         /* "POST" */
+    const char *url;            /* copied */
+    const char *const *headers; /* "Name: value", NULL-ended; copied; may be NULL */
+    struct str body;            /* copied unless body_borrowed */
+    bool body_borrowed;         /* body stays valid until done or cancel: large prompts are not copied */
+    bool once;       /* never send it a second time (ERR_PROTOCOL instead): libcurl else repeats any request
+                      * by itself when a kept connection turns out dead before the answer's first byte */
+    size_t max_body; /* cap on the collected answer; default 1 MiB */
+    int64_t timeout_ms;         /* whole call; 0: none (streams: give idle_timeout_ms) */
+    int64_t connect_timeout_ms; /* default 5000 */
+    bool public_only;        /* refuse addresses that are not of the public internet (checked at connecting,
+                              * after DNS; ERR_IO) and ignore proxies: for URLs that callers name. Give such
+                              * calls a client of their own, since kept connections are not checked again */
+    int64_t idle_timeout_ms; /* no byte received for so long: ERR_TIMEOUT; 0: none */
+    /* Called for each piece of a 2xx body instead of collecting it (other statuses are collected). Return
+     * false to abort the transfer (done then gets ERR_CANCELED). */
     bool (*on_data)(void *arg, struct str piece);
     http_done_fn *done;
     void *arg;

@@ -1,17 +1,17 @@
 /* The machine of one connection.
  *
  * conn_run is the only place from which the owner is called. It is entered from the loop (the socket, or the
- * connection's task) and steps until the input is used up or somebody must wait. Calls by the owner (http_reply,
- * http_read_body …) change the state and return; when conn_run is not on the stack they post its task. So the
- * owner is never called from inside its own call, and a connection that dies is only closed, put on the dead list
- * and freed when the turn ends.
+ * connection's task) and steps until the input is used up or somebody must wait. Calls by the owner
+ * (http_reply, http_read_body …) change the state and return; when conn_run is not on the stack they post its
+ * task. So the owner is never called from inside its own call, and a connection that dies is only closed, put
+ * on the dead list and freed when the turn ends.
  *
  * Reading: one read per wake-up, into a buffer that all connections share; what is not used at once moves to
- * `in`. A body of known length goes straight into its own buffer. While a request waits the socket stays armed:
- * end of file means that the client hung up. (So a client that shuts down its sending side after a request counts
- * as gone unless it was answered within the same turn: over TCP the two cannot be told apart before we write.) A
- * client that pipelines while it waits is read up to WAITING_BYTES a time and READ_BYTES in all; then its socket
- * rests, and a hang-up is seen later.
+ * `in`. A body of known length goes straight into its own buffer. While a request waits the socket stays
+ * armed: end of file means that the client hung up. (So a client that shuts down its sending side after a
+ * request counts as gone unless it was answered within the same turn: over TCP the two cannot be told apart
+ * before we write.) A client that pipelines while it waits is read up to WAITING_BYTES a time and READ_BYTES
+ * in all; then its socket rests, and a hang-up is seen later.
  *
  * Deadlines are two numbers in the connection; one timer of the server looks at all of them (server.c). */
 #include <errno.h>
@@ -352,7 +352,8 @@ static bool step_drain(struct conn *c)
     return true;
 }
 
-/* Flush, shut down our side, wait for the client's end (a close with unread input would reset the answer away). */
+/* Flush, shut down our side, wait for the client's end (a close with unread input would reset the answer
+ * away). */
 static bool step_linger(struct conn *c)
 {
     c->swallowed += c->input.n;
@@ -501,7 +502,8 @@ void conn_wake(struct conn *c)
 static bool read_body(struct conn *c, ssize_t *n_out)
 {
     struct http_request *r = &c->request;
-    if (c->state != CONN_BODY || r->mode != BODY_COLLECT || r->head.chunked || c->in.len > 0 || r->body_left == 0)
+    if (c->state != CONN_BODY || r->mode != BODY_COLLECT || r->head.chunked || c->in.len > 0 ||
+        r->body_left == 0)
         return false;
     size_t want = r->body_left < 4 * READ_BYTES ? (size_t)r->body_left : 4 * READ_BYTES;
     char *to = buf_reserve(&r->body, want);
@@ -596,7 +598,9 @@ static void body_late(struct conn *c, mono_t now)
     else if (spent_ms > 10000 && r->body_got < o->body_min_rate * (spent_ms / 1000))
         refuse(c, ERR_REQUEST_TIMEOUT, "the body comes too slowly");
     else
-        c->in_due_us = mono_add_ms(now, o->body_timeout_ms - silent_ms < 1000 ? o->body_timeout_ms - silent_ms : 1000).us;
+        c->in_due_us =
+            mono_add_ms(now, o->body_timeout_ms - silent_ms < 1000 ? o->body_timeout_ms - silent_ms : 1000)
+                .us;
 }
 
 static void input_late(struct conn *c, mono_t now)

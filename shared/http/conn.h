@@ -9,22 +9,22 @@
 #include "http/server.h"
 
 enum {
-    READ_BYTES = 64 * 1024,      /* most that one wake-up reads into the shared buffer */
-    WAITING_BYTES = 4 * 1024,    /* read of the next request while one waits: enough to see a hang-up */
-    DRAIN_BYTES = 64 * 1024,     /* rest of an unwanted body that is swallowed to keep the connection */
-    LINGER_BYTES = 1024 * 1024,  /* swallowed after a final answer, so that no reset overtakes it */
+    READ_BYTES = 64 * 1024,     /* most that one wake-up reads into the shared buffer */
+    WAITING_BYTES = 4 * 1024,   /* read of the next request while one waits: enough to see a hang-up */
+    DRAIN_BYTES = 64 * 1024,    /* rest of an unwanted body that is swallowed to keep the connection */
+    LINGER_BYTES = 1024 * 1024, /* swallowed after a final answer, so that no reset overtakes it */
     LINGER_MS = 2000,
-    STREAM_FULL = 256 * 1024,    /* http_stream_write says stop */
+    STREAM_FULL = 256 * 1024, /* http_stream_write says stop */
     STREAM_BREAK = STREAM_FULL + 1024 * 1024,
-    STREAM_LOW = 64 * 1024,      /* on_drain fires */
-    OUT_HOLD = 64 * 1024,        /* no further request is taken while so much waits for the client */
-    TURN_REQUESTS = 32,          /* requests of one connection in one wake-up */
+    STREAM_LOW = 64 * 1024, /* on_drain fires */
+    OUT_HOLD = 64 * 1024,   /* no further request is taken while so much waits for the client */
+    TURN_REQUESTS = 32,     /* requests of one connection in one wake-up */
     ARENA_BYTES = 64 * 1024,
     PEER_BYTES = 64,
 };
 
-/* The reading side of a connection; written only by conn_enter. `request.active` marks the span from on_request to
- * the complete answer (or on_gone), which covers HELD, BODY and WAIT. */
+/* The reading side of a connection; written only by conn_enter. `request.active` marks the span from
+ * on_request to the complete answer (or on_gone), which covers HELD, BODY and WAIT. */
 enum conn_state {
     CONN_IDLE,   /* between requests, nothing read of the next; deadline: idle_timeout */
     CONN_HEAD,   /* part of a head is in `in`; deadline: header_timeout from its first byte */
@@ -73,18 +73,18 @@ struct conn {
     int fd;
     struct loop_io *io;
     enum conn_state state;
-    bool running;        /* conn_run is on the stack */
-    bool close_after;    /* the answer under way ends the connection */
-    bool skipped_crlf;   /* one stray CRLF before a request line is forgiven */
-    bool was_shut;       /* our side is shut down (LINGER) */
-    bool eof;            /* the client sends nothing more, but still takes an answer (LINGER) */
-    bool broken;         /* the socket failed inside a call of the owner: told next turn */
-    enum err_code fail;  /* the request is to be refused next turn, for fail_what */
+    bool running;       /* conn_run is on the stack */
+    bool close_after;   /* the answer under way ends the connection */
+    bool skipped_crlf;  /* one stray CRLF before a request line is forgiven */
+    bool was_shut;      /* our side is shut down (LINGER) */
+    bool eof;           /* the client sends nothing more, but still takes an answer (LINGER) */
+    bool broken;        /* the socket failed inside a call of the owner: told next turn */
+    enum err_code fail; /* the request is to be refused next turn, for fail_what */
     const char *fail_what;
     struct loop_task task;
-    struct buf in;       /* read but not used; empty while idle */
-    struct str input;    /* during conn_run: all that is there to use, in `in` or in the shared buffer */
-    struct buf out;      /* from out_sent on: not yet taken by the client */
+    struct buf in;    /* read but not used; empty while idle */
+    struct str input; /* during conn_run: all that is there to use, in `in` or in the shared buffer */
+    struct buf out;   /* from out_sent on: not yet taken by the client */
     size_t out_sent;
     struct http_scan scan;
     struct http_parser parser;
@@ -106,7 +106,7 @@ struct http_server {
     bool draining, accept_paused;
     char peer_text[PEER_BYTES];
     int64_t date_sec;
-    char date[48]; /* "Date: …\r\n" */
+    char date[48];   /* "Date: …\r\n" */
     struct buf head; /* scratch of the answer being composed */
     char shared[READ_BYTES];
 };
@@ -115,11 +115,13 @@ struct http_server {
 struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_in6 *peer);
 void conn_free(struct conn *c); /* from the reaper and server_close only */
 void conn_enter(struct conn *c, enum conn_state state);
-void conn_close(struct conn *c); /* to DEAD; tells nobody */
-void conn_wake(struct conn *c);  /* conn's work goes on next turn */
+void conn_close(struct conn *c);              /* to DEAD; tells nobody */
+void conn_wake(struct conn *c);               /* conn's work goes on next turn */
 void conn_expire(struct conn *c, mono_t now); /* looks at its deadlines */
-void conn_answered(struct conn *c); /* the active request's answer is complete: on to the next, or to the end */
-/* Whether the connection can go on after an answer now: nothing of the body is left, or little enough to swallow. */
+void conn_answered(
+    struct conn *c); /* the active request's answer is complete: on to the next, or to the end */
+/* Whether the connection can go on after an answer now: nothing of the body is left, or little enough to
+ * swallow. */
 bool conn_can_stay(const struct conn *c);
 
 /* ---- server.c ---- */

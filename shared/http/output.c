@@ -1,5 +1,5 @@
-/* The writing side of a connection: one write for a whole answer when the client takes it, a buffer for the rest.
- * While requests wait in the input (pipelining) answers are gathered and written together. */
+/* The writing side of a connection: one write for a whole answer when the client takes it, a buffer for the
+ * rest. While requests wait in the input (pipelining) answers are gathered and written together. */
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -14,8 +14,7 @@ size_t conn_pending(const struct conn *c)
 
 static void progress(struct conn *c)
 {
-    c->out_due_us =
-        conn_pending(c) == 0 ? INT64_MAX : mono_add_ms(mono_now(), c->s->o.write_timeout_ms).us;
+    c->out_due_us = conn_pending(c) == 0 ? INT64_MAX : mono_add_ms(mono_now(), c->s->o.write_timeout_ms).us;
 }
 
 static bool would_block(void)
@@ -66,7 +65,8 @@ bool conn_send(struct conn *c, struct str a, struct str b)
     bool gather = c->running && c->input.n > 0 && a.n + b.n < OUT_HOLD;
     if (conn_pending(c) > 0 || gather)
         return append(c, a, b);
-    struct iovec parts[] = {{.iov_base = (char *)a.p, .iov_len = a.n}, {.iov_base = (char *)b.p, .iov_len = b.n}};
+    struct iovec parts[] = {{.iov_base = (char *)a.p, .iov_len = a.n},
+                            {.iov_base = (char *)b.p, .iov_len = b.n}};
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = b.n > 0 ? 2 : 1};
     ssize_t sent = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && !would_block())

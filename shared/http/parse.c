@@ -1,8 +1,8 @@
 /* See parse.h. The checks that llhttp does not make stand in check_*(); each names what it refuses.
  *
- * llhttp 8.1 (Debian 12) is known to let through: a bare CR or LF in some places of a head (CVE-2023-30589), lines
- * that begin with a blank, empty field names, RTSP and ICE requests, and a bare LF at the very end of a chunked
- * body. All are refused here. */
+ * llhttp 8.1 (Debian 12) is known to let through: a bare CR or LF in some places of a head (CVE-2023-30589),
+ * lines that begin with a blank, empty field names, RTSP and ICE requests, and a bare LF at the very end of a
+ * chunked body. All are refused here. */
 #include "http/parse.h"
 
 #include <stdlib.h>
@@ -170,7 +170,8 @@ static const char *check_target(const struct http_head *h)
 }
 
 /* llhttp reads other protocols' request lines as well, and drops what follows the version. */
-static const char *check_request_line(const struct http_head *h, const struct http_parser *p, struct str bytes)
+static const char *check_request_line(const struct http_head *h, const struct http_parser *p,
+                                      struct str bytes)
 {
     size_t n = h->method.n + 1 + h->target.n + 1;
     struct str rest = str_make(bytes.p + n, bytes.n > n ? bytes.n - n : 0);
@@ -339,8 +340,8 @@ void http_head_deinit(struct http_head *h)
 
 /* ---- a chunked body ---- */
 
-/* llhttp takes a bare LF here and there behind the last chunk: every line must end with CRLF and begin without a
- * blank. `last` carries the byte before. */
+/* llhttp takes a bare LF here and there behind the last chunk: every line must end with CRLF and begin
+ * without a blank. `last` carries the byte before. */
 static bool trailer_is_strict(struct http_parser *p, struct str raw)
 {
     char before = p->last;

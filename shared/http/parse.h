@@ -1,11 +1,11 @@
-/* The bytes of a request: finding the end of its head, reading the head, reading a chunked body. Pure: no sockets,
- * no clock; the connection feeds it, the fuzzer too.
+/* The bytes of a request: finding the end of its head, reading the head, reading a chunked body. Pure: no
+ * sockets, no clock; the connection feeds it, the fuzzer too.
  *
- * A head is read in one piece. http_head_scan looks, line by line and never twice, for the first CRLF CRLF and
- * refuses on the way what must not even get near the parser (NUL, bare CR, bare LF, folded lines); only then llhttp
- * reads the whole of it and must stop exactly where the scan stopped. So there is one interpretation of where a
- * request ends or none at all. llhttp reads chunked bodies, too, paused after each piece; bodies with a length
- * need no parser. */
+ * A head is read in one piece. http_head_scan looks, line by line and never twice, for the first CRLF CRLF
+ * and refuses on the way what must not even get near the parser (NUL, bare CR, bare LF, folded lines); only
+ * then llhttp reads the whole of it and must stop exactly where the scan stopped. So there is one
+ * interpretation of where a request ends or none at all. llhttp reads chunked bodies, too, paused after each
+ * piece; bodies with a length need no parser. */
 #ifndef HTTP_PARSE_H
 #define HTTP_PARSE_H
 
@@ -24,8 +24,8 @@ struct http_scan {
 
 enum http_scan_result { HTTP_SCAN_MORE, HTTP_SCAN_DONE, HTTP_SCAN_BAD };
 
-/* Looks at in, which begins with the head and grows between calls. DONE: *head_bytes_out has its length, the empty
- * line included. BAD: *what_out says why. */
+/* Looks at in, which begins with the head and grows between calls. DONE: *head_bytes_out has its length, the
+ * empty line included. BAD: *what_out says why. */
 enum http_scan_result http_head_scan(struct http_scan *s, struct str in, size_t *head_bytes_out,
                                      const char **what_out);
 
@@ -55,7 +55,8 @@ struct http_parser {
     bool complete;
 };
 
-/* Reads a head of `lines` lines (as the scan counted). ERR_NONE, or the code to answer with; *what_out says why. */
+/* Reads a head of `lines` lines (as the scan counted). ERR_NONE, or the code to answer with; *what_out says
+ * why. */
 enum err_code http_head_parse(struct http_parser *p, struct str bytes, int lines, int max_fields,
                               struct http_head *h, const char **what_out);
 void http_head_deinit(struct http_head *h);

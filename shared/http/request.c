@@ -37,8 +37,9 @@ enum http_method http_method_of(const struct http_request *r)
     static const struct {
         const char *text;
         enum http_method method;
-    } known[] = {{"GET", HTTP_M_GET},   {"POST", HTTP_M_POST},     {"HEAD", HTTP_M_HEAD},      {"PUT", HTTP_M_PUT},
-                 {"DELETE", HTTP_M_DELETE}, {"PATCH", HTTP_M_PATCH}, {"OPTIONS", HTTP_M_OPTIONS}};
+    } known[] = {{"GET", HTTP_M_GET},        {"POST", HTTP_M_POST},     {"HEAD", HTTP_M_HEAD},
+                 {"PUT", HTTP_M_PUT},        {"DELETE", HTTP_M_DELETE}, {"PATCH", HTTP_M_PATCH},
+                 {"OPTIONS", HTTP_M_OPTIONS}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (str_eq_c(r->head.method, known[i].text))
             return known[i].method;

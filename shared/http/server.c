@@ -1,8 +1,8 @@
 /* The listening side: the address, accepting in batches, the deadlines' sweep, draining and closing.
  *
- * Deadlines: each connection keeps two numbers; one timer looks at all connections several times a second. That is
- * cheaper than a timer a connection (no heap moves per request, no memory per idle client), and no deadline here
- * needs more than its precision: a quarter of the shortest deadline, 250 ms at most. */
+ * Deadlines: each connection keeps two numbers; one timer looks at all connections several times a second.
+ * That is cheaper than a timer a connection (no heap moves per request, no memory per idle client), and no
+ * deadline here needs more than its precision: a quarter of the shortest deadline, 250 ms at most. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -77,7 +77,8 @@ static int listen_on(struct http_server *s, struct err *err)
         return err_set(err, ERR_IO, "socket: %s", strerror(errno));
     int one = 1;
     setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* accepted sockets inherit both of these */
+    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one,
+               sizeof one); /* accepted sockets inherit both of these */
     setsockopt(s->fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     if (s->o.reuse_port)
         setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
@@ -167,7 +168,8 @@ static int64_t sweep_ms(const struct http_server_options *o)
 
 /* ---- the server ---- */
 
-struct http_server *http_server_open(struct loop *loop, const struct http_server_options *options, struct err *err)
+struct http_server *http_server_open(struct loop *loop, const struct http_server_options *options,
+                                     struct err *err)
 {
     struct http_server *s = malloc(sizeof *s);
     if (s == NULL) {

@@ -1,19 +1,21 @@
 /* HTTP/1.1 server on the loop and llhttp; used by the gateway and the sandbox host alike.
  *
- * Strict from the start: everything llhttp's strict mode refuses is refused, and besides: obsolete folding, empty
- * header names, missing or repeated Host, Content-Length together with Transfer-Encoding, repeated Content-Length,
- * any transfer coding but `chunked`, NUL and bare CR anywhere. A refused request gets a 4xx in the owner's error
- * format and the connection is closed.
+ * Strict from the start: everything llhttp's strict mode refuses is refused, and besides: obsolete folding,
+ * empty header names, missing or repeated Host, Content-Length together with Transfer-Encoding, repeated
+ * Content-Length, any transfer coding but `chunked`, NUL and bare CR anywhere. A refused request gets a 4xx
+ * in the owner's error format and the connection is closed.
  *
  * Life of a request: `on_request` is called when the headers are complete and says where the body goes
- * (http_read_body: collected, with a cap; http_stream_body: in pieces, with back-pressure). The owner answers at
- * any later time with http_reply or the streaming calls. Requests of one connection are handled one at a time:
- * pipelined ones wait unread. `on_gone` tells, once, that the client hung up before the answer was complete (a
- * hang-up is seen while waiting, too); after it the request must not be touched.
+ * (http_read_body: collected, with a cap; http_stream_body: in pieces, with back-pressure). The owner answers
+ * at any later time with http_reply or the streaming calls. Requests of one connection are handled one at a
+ * time: pipelined ones wait unread. `on_gone` tells, once, that the client hung up before the answer was
+ * complete (a hang-up is seen while waiting, too; a client that shuts down its sending side counts as gone
+ * unless it was answered in the same turn), or that the server refused the rest of it (413, 408, a malformed
+ * body) and answers that itself; after it the request must not be touched.
  *
  * Ownership: a `struct http_request` belongs to the server; it is valid until its answer was given in full
- * (http_reply, http_stream_end or http_abort returned) or on_gone was called, whichever comes first. No callback
- * is ever called from inside http_reply and the like. */
+ * (http_reply, http_stream_end or http_abort returned) or on_gone was called, whichever comes first. No
+ * callback is ever called from inside http_reply and the like. */
 #ifndef HTTP_SERVER_H
 #define HTTP_SERVER_H
 
@@ -42,34 +44,35 @@ enum http_method {
 
 /* Calls of the application; arg is http_server_options.arg. */
 struct http_app {
-    /* Headers are complete. Must arrange for the body (http_read_body, http_stream_body) or answer at once; for a
-     * request without a body it may also just keep the request and answer later. */
+    /* Headers are complete. Must arrange for the body (http_read_body, http_stream_body) or answer at once;
+     * for a request without a body it may also just keep the request and answer later. */
     void (*on_request)(void *arg, struct http_request *req);
-    /* The client is gone before its answer was complete, or broke the protocol in its body, or was too slow: the
-     * request ends here. Not called once the answer is complete. May be NULL. */
+    /* The client is gone before its answer was complete, or broke the protocol in its body, or was too slow:
+     * the request ends here. Not called once the answer is complete. May be NULL. */
     void (*on_gone)(void *arg, struct http_request *req);
-    /* Writes the body of an error that the server itself answers (400, 408, 413, 431, 503 …) into out and returns
-     * its content type. NULL: text/plain. */
+    /* Writes the body of an error that the server itself answers (400, 408, 413, 431, 503 …) into out and
+     * returns its content type. NULL: text/plain. */
     const char *(*error_body)(void *arg, enum err_code code, const char *detail, struct buf *out);
 };
 
 struct http_server_options {
-    const char *listen;         /* "127.0.0.1:8080", "[::1]:8080"; port 0 picks one */
+    const char *listen; /* "127.0.0.1:8080", "[::1]:8080"; port 0 picks one */
     struct http_app app;
     void *arg;
-    int max_connections;        /* default 12000; beyond: 503 and close */
-    size_t max_header_bytes;    /* default 16384, the request line included; beyond: 431 (414 for the target) */
-    int max_headers;            /* default 100; beyond: 431 */
-    int64_t header_timeout_ms;  /* first byte of a request to the end of its headers; default 10000: 408 */
-    int64_t idle_timeout_ms;    /* between requests; default 75000: close */
-    int64_t body_timeout_ms;    /* without any body byte; default 30000: 408 */
-    int64_t body_min_rate;      /* bytes a second on average after 10 s; default 512: 408 */
-    int64_t write_timeout_ms;   /* without any byte taken by the client; default 30000: close */
-    bool reuse_port;            /* several processes on one port */
+    int max_connections;     /* default 12000; beyond: 503 and close */
+    size_t max_header_bytes; /* default 16384, the request line included; beyond: 431 (414 for the target) */
+    int max_headers;         /* default 100; beyond: 431 */
+    int64_t header_timeout_ms; /* first byte of a request to the end of its headers; default 10000: 408 */
+    int64_t idle_timeout_ms;   /* between requests; default 75000: close */
+    int64_t body_timeout_ms;   /* without any body byte; default 30000: 408 */
+    int64_t body_min_rate;     /* bytes a second on average after 10 s; default 512: 408 */
+    int64_t write_timeout_ms;  /* without any byte taken by the client; default 30000: close */
+    bool reuse_port;           /* several processes on one port */
 };
 
 /* Listens. NULL and *err (address in use, …). */
-struct http_server *http_server_open(struct loop *loop, const struct http_server_options *options, struct err *err);
+struct http_server *http_server_open(struct loop *loop, const struct http_server_options *options,
+                                     struct err *err);
 
 /* Stops accepting; idle connections close, running requests go on, later answers say `Connection: close`. */
 void http_server_drain(struct http_server *s);
@@ -96,8 +99,8 @@ void http_set_data(struct http_request *r, void *data);
 void *http_data(const struct http_request *r);
 mono_t http_started(const struct http_request *r); /* when its headers were complete */
 
-/* A query parameter, percent-decoded ('+' is a space) into the arena: 1 found (first occurrence), 0 absent, -1
- * malformed (*err set). */
+/* A query parameter, percent-decoded ('+' is a space) into the arena: 1 found (first occurrence), 0 absent,
+ * -1 malformed (*err set). */
 int http_query_get(struct http_request *r, const char *name, struct str *out, struct err *err);
 /* Percent-decodes s into the arena; plus: '+' means space. False when malformed or without room. */
 bool http_decode(struct http_request *r, struct str s, bool plus, struct str *out);
@@ -105,8 +108,9 @@ bool http_decode(struct http_request *r, struct str s, bool plus, struct str *ou
 /* ---- the body ---- */
 
 typedef void http_body_fn(void *arg, struct http_request *req, struct str body);
-/* Collects the body (Content-Length or chunked) up to max_bytes (beyond: the server answers 413), then calls fn
- * once (from the loop; also for an empty body). The view lives as long as the request. `Expect: 100-continue` is answered by the server. */
+/* Collects the body (Content-Length or chunked) up to max_bytes (beyond: the server answers 413), then calls
+ * fn once (from the loop; also for an empty body). The view lives as long as the request. `Expect:
+ * 100-continue` is answered by the server. */
 void http_read_body(struct http_request *r, size_t max_bytes, http_body_fn *fn, void *arg);
 
 struct http_body_stream {
@@ -126,14 +130,14 @@ bool http_has_body(const struct http_request *r);
 void http_set_header(struct http_request *r, const char *name, struct str value);
 void http_set_header_int(struct http_request *r, const char *name, int64_t value);
 
-/* The whole answer; body is copied or sent. type NULL: no Content-Type. If the request's body was not read to its
- * end the connection is closed after the answer (or drained when at most 64 KiB are left). */
+/* The whole answer; body is copied or sent. type NULL: no Content-Type. If the request's body was not read to
+ * its end the connection is closed after the answer (or drained when at most 64 KiB are left). */
 void http_reply(struct http_request *r, int status, const char *type, struct str body);
 
 /* A streamed answer: length >= 0 sends Content-Length, -1 chunked. */
 void http_stream_start(struct http_request *r, int status, const char *type, int64_t length);
-/* Appends, flushed at the turn's end. False when more than 256 KiB wait for the client: stop until on_drain (what is
- * still written is kept up to 1 MiB more; beyond it the connection breaks and on_gone is called). */
+/* Appends, flushed at the turn's end. False when more than 256 KiB wait for the client: stop until on_drain
+ * (what is still written is kept up to 1 MiB more; beyond it the connection breaks and on_gone is called). */
 bool http_stream_write(struct http_request *r, struct str piece);
 /* fn is called once, when less than 64 KiB wait. */
 void http_stream_on_drain(struct http_request *r, void (*fn)(void *arg, struct http_request *req), void *arg);

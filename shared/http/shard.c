@@ -1,6 +1,6 @@
-/* libcurl's multi handles on the loop. A shard is one multi handle with at most SHARD_TRANSFERS transfers (its cost
- * per transfer grows with their number, and looking for a kept connection is a walk over all of its connections:
- * 40,000 short jobs, 256 at a time, ran at 7,000/s with 256 in a shard and at 11,000/s with 64).
+/* libcurl's multi handles on the loop. A shard is one multi handle with at most SHARD_TRANSFERS transfers
+ * (its cost per transfer grows with their number, and looking for a kept connection is a walk over all of its
+ * connections: 40,000 short jobs, 256 at a time, ran at 7,000/s with 256 in a shard and at 11,000/s with 64).
  *
  * libcurl calls back (sockets, timer, data) only from inside curl_multi_socket_action, add and remove; those
  * callbacks only take notes. Owners are called afterwards, from client_tell: so they may start and cancel
@@ -78,7 +78,8 @@ static int socket_cb(CURL *easy, curl_socket_t fd, int what, void *arg, void *so
         curl_multi_assign(s->multi, fd, NULL);
         return 0;
     }
-    int events = ((what & CURL_POLL_IN) != 0 ? LOOP_READ : 0) | ((what & CURL_POLL_OUT) != 0 ? LOOP_WRITE : 0);
+    int events =
+        ((what & CURL_POLL_IN) != 0 ? LOOP_READ : 0) | ((what & CURL_POLL_OUT) != 0 ? LOOP_WRITE : 0);
     if (w != NULL) {
         loop_io_set(w->io, events);
         return 0;

@@ -20,7 +20,7 @@ enum transfer_state {
 struct http_transfer {
     struct http_client *client;
     struct shard *shard;
-    struct http_transfer *next, **pprev;           /* client.transfers */
+    struct http_transfer *next, **pprev;             /* client.transfers */
     struct http_transfer *ready_next, **ready_pprev; /* client.ready */
     enum transfer_state state;
     CURL *easy;

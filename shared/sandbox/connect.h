@@ -1,4 +1,5 @@
-/* Connect's envelopes: 1 byte of flags, 4 bytes of length (big endian), the payload. An incremental decoder. */
+/* Connect's envelopes: 1 byte of flags, 4 bytes of length (big endian), the payload. An incremental decoder.
+ */
 #ifndef SANDBOX_CONNECT_H
 #define SANDBOX_CONNECT_H
 
@@ -24,8 +25,9 @@ struct connect_frame {
 void connect_init(struct connect_decoder *d);
 void connect_deinit(struct connect_decoder *d);
 
-/* Takes bytes from *in up to the end of one frame: 1: *out has it; 0: all was eaten, more is needed; -1 and *err: not
- * this protocol (compressed, unknown flags, longer than the cap, which is checked before anything is allocated). */
+/* Takes bytes from *in up to the end of one frame: 1: *out has it; 0: all was eaten, more is needed; -1 and
+ * *err: not this protocol (compressed, unknown flags, longer than the cap, which is checked before anything
+ * is allocated). */
 int connect_next(struct connect_decoder *d, struct str *in, struct connect_frame *out, struct err *err);
 
 /* Whether a frame has begun and is not complete. */

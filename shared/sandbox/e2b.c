@@ -1,9 +1,9 @@
-/* E2B's API, as its cloud, self-hosted installations and our own host speak it: opening, the probe of the create
- * path, and what every call needs (headers, addresses, deadlines, the meaning of failures).
+/* E2B's API, as its cloud, self-hosted installations and our own host speak it: opening, the probe of the
+ * create path, and what every call needs (headers, addresses, deadlines, the meaning of failures).
  *
- * A request belongs to this module from the call that made it until its callback has returned; the callback fires
- * from the loop, once. Cancelling frees it at once. Whatever a request has running (a transfer, a timer, a task)
- * is withdrawn with it, so nothing fires late. */
+ * A request belongs to this module from the call that made it until its callback has returned; the callback
+ * fires from the loop, once. Cancelling frees it at once. Whatever a request has running (a transfer, a
+ * timer, a task) is withdrawn with it, so nothing fires late. */
 #include "sandbox/e2b.h"
 
 #include <stdio.h>
@@ -157,8 +157,8 @@ void e2b_encode(struct str s, struct buf *out)
     static const char digits[] = "0123456789ABCDEF";
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        bool plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '-' || c == '.' ||
-                     c == '_' || c == '~';
+        bool plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '-' ||
+                     c == '.' || c == '_' || c == '~';
         if (plain) {
             buf_byte(out, (char)c);
         } else {
@@ -278,10 +278,11 @@ static void classify_status(struct sandbox_failure *f, int status)
         enum err_code code;
         enum err_retry retry;
     } table[] = {
-        {400, ERR_BAD_REQUEST, RETRY_NEVER}, {401, ERR_UNAUTHORIZED, RETRY_LATER}, {403, ERR_FORBIDDEN, RETRY_NEVER},
-        {404, ERR_NOT_FOUND, RETRY_NEVER},   {409, ERR_CONFLICT, RETRY_LATER},     {413, ERR_LIMIT, RETRY_NEVER},
-        {422, ERR_BAD_REQUEST, RETRY_NEVER}, {429, ERR_TOO_MANY, RETRY_LATER},     {503, ERR_UNAVAILABLE, RETRY_LATER},
-        {507, ERR_UNAVAILABLE, RETRY_LATER},
+        {400, ERR_BAD_REQUEST, RETRY_NEVER}, {401, ERR_UNAUTHORIZED, RETRY_LATER},
+        {403, ERR_FORBIDDEN, RETRY_NEVER},   {404, ERR_NOT_FOUND, RETRY_NEVER},
+        {409, ERR_CONFLICT, RETRY_LATER},    {413, ERR_LIMIT, RETRY_NEVER},
+        {422, ERR_BAD_REQUEST, RETRY_NEVER}, {429, ERR_TOO_MANY, RETRY_LATER},
+        {503, ERR_UNAVAILABLE, RETRY_LATER}, {507, ERR_UNAVAILABLE, RETRY_LATER},
     };
     f->err.code = ERR_PROTOCOL;
     f->retry = RETRY_CHECK;
@@ -293,7 +294,8 @@ static void classify_status(struct sandbox_failure *f, int status)
     }
 }
 
-/* "the provider answered 429: Rate limit exceeded". The proxy's 502 for a port that is not open has a `port`. */
+/* "the provider answered 429: Rate limit exceeded". The proxy's 502 for a port that is not open has a `port`.
+ */
 static void describe(struct sandbox_failure *f, const struct http_response *answer, bool *port_closed_out)
 {
     struct json *doc = json_parse(answer->body, NULL);
@@ -301,7 +303,8 @@ static void describe(struct sandbox_failure *f, const struct http_response *answ
     json_str(json_get(json_root(doc), "message"), &message);
     *port_closed_out = json_get(json_root(doc), "port") != NULL;
     size_t n = message.n < 160 ? message.n : 160;
-    err_set(&f->err, f->err.code, "the provider answered %d%s%.*s", answer->status, n > 0 ? ": " : "", (int)n, message.p);
+    err_set(&f->err, f->err.code, "the provider answered %d%s%.*s", answer->status, n > 0 ? ": " : "", (int)n,
+            message.p);
     json_free(&doc);
 }
 
@@ -323,7 +326,8 @@ struct sandbox_failure e2b_failure(const struct http_response *answer, const str
         f.sandbox_gone = !port_closed;
         f.retry = RETRY_LATER; /* the proxy refused it: nothing was done */
     }
-    if (data_plane && answer->status == 429) { /* too many connections to this sandbox, no quota of the account */
+    if (data_plane &&
+        answer->status == 429) { /* too many connections to this sandbox, no quota of the account */
         f.quota = f.quota_concurrency = false;
     }
     return f;
@@ -336,10 +340,14 @@ struct sandbox_failure e2b_stream_failure(const char *code, const char *message)
         enum err_code code;
         enum err_retry retry;
     } table[] = {
-        {"invalid_argument", ERR_BAD_REQUEST, RETRY_NEVER}, {"not_found", ERR_NOT_FOUND, RETRY_NEVER},
-        {"permission_denied", ERR_FORBIDDEN, RETRY_NEVER},  {"unauthenticated", ERR_UNAUTHORIZED, RETRY_NEVER},
-        {"unimplemented", ERR_UNSUPPORTED, RETRY_NEVER},    {"failed_precondition", ERR_CONFLICT, RETRY_NEVER},
-        {"resource_exhausted", ERR_TOO_MANY, RETRY_LATER},  {"unavailable", ERR_UNAVAILABLE, RETRY_CHECK},
+        {"invalid_argument", ERR_BAD_REQUEST, RETRY_NEVER},
+        {"not_found", ERR_NOT_FOUND, RETRY_NEVER},
+        {"permission_denied", ERR_FORBIDDEN, RETRY_NEVER},
+        {"unauthenticated", ERR_UNAUTHORIZED, RETRY_NEVER},
+        {"unimplemented", ERR_UNSUPPORTED, RETRY_NEVER},
+        {"failed_precondition", ERR_CONFLICT, RETRY_NEVER},
+        {"resource_exhausted", ERR_TOO_MANY, RETRY_LATER},
+        {"unavailable", ERR_UNAVAILABLE, RETRY_CHECK},
         {"deadline_exceeded", ERR_TIMEOUT, RETRY_CHECK},
     };
     struct sandbox_failure f = {.retry = RETRY_CHECK, .retry_after_ms = -1};
@@ -356,8 +364,8 @@ struct sandbox_failure e2b_stream_failure(const char *code, const char *message)
 
 /* ---- the probe ----
  *
- * A create without a template is refused by every version: 404 (or 405) means that the path itself is unknown. It
- * is repeated until the service answers; creates wait for it. */
+ * A create without a template is refused by every version: 404 (or 405) means that the path itself is
+ * unknown. It is repeated until the service answers; creates wait for it. */
 
 static void probe(struct e2b_request *r);
 
@@ -448,7 +456,8 @@ static int check_options(const struct provider_e2b_options *o, struct err *err)
     const char *const urls[] = {o->api_url, o->sandbox_url};
     for (size_t i = 0; i < 2; i++) {
         struct str u = str_of(urls[i]);
-        bool fine = u.n == 0 || (u.n < 1024 && (str_starts(u, STR("http://")) || str_starts(u, STR("https://"))));
+        bool fine =
+            u.n == 0 || (u.n < 1024 && (str_starts(u, STR("http://")) || str_starts(u, STR("https://"))));
         if (!fine)
             return err_set(err, ERR_CONFIG, "\"%s\" is not an http or https address", urls[i]);
     }
@@ -459,8 +468,9 @@ static int check_options(const struct provider_e2b_options *o, struct err *err)
     return 0;
 }
 
-/* An address of the API alone names the data plane, too: E2B's own ("https://api.e2b.app") by its domain, any other
- * (our host, a proxy) as it stands. Never must a self-hosted site's tokens go to E2B's cloud by default. */
+/* An address of the API alone names the data plane, too: E2B's own ("https://api.e2b.app") by its domain, any
+ * other (our host, a proxy) as it stands. Never must a self-hosted site's tokens go to E2B's cloud by
+ * default. */
 static void derive_data_plane(struct e2b *e2b, const struct provider_e2b_options *o)
 {
     bool has_api = o->api_url != NULL && o->api_url[0] != '\0';
@@ -487,7 +497,8 @@ static int set_up(struct e2b *e2b, const struct provider_e2b_options *o, struct 
     e2b->sandbox_url = url_dup(o->sandbox_url);
     derive_data_plane(e2b, o);
     e2b->api_key = secret_reveal(o->api_key);
-    struct http_client_options http = {.user_agent = "sandpiper/" SP_VERSION, .max_transfers = 2 * live + 1000};
+    struct http_client_options http = {.user_agent = "sandpiper/" SP_VERSION,
+                                       .max_transfers = 2 * live + 1000};
     e2b->http = http_client_open(e2b->loop, &http, err);
     if (e2b->http == NULL)
         return -1;
@@ -496,7 +507,8 @@ static int set_up(struct e2b *e2b, const struct provider_e2b_options *o, struct 
     return 0;
 }
 
-struct provider *provider_e2b_open(struct loop *loop, const struct provider_e2b_options *options, struct err *err)
+struct provider *provider_e2b_open(struct loop *loop, const struct provider_e2b_options *options,
+                                   struct err *err)
 {
     if (check_options(options, err) != 0)
         return NULL;

@@ -10,13 +10,13 @@
 enum {
     E2B_ANSWER_BYTES = 256 * 1024,
     E2B_LIST_BYTES = 4 * 1024 * 1024,
-    E2B_TRY_MS = 30000,        /* one try of a call that is repeated */
-    E2B_BACKOFF_MS = 100,      /* the first pause; doubled, with jitter, up to */
+    E2B_TRY_MS = 30000,   /* one try of a call that is repeated */
+    E2B_BACKOFF_MS = 100, /* the first pause; doubled, with jitter, up to */
     E2B_BACKOFF_MAX_MS = 5000,
     E2B_ENVD_PORT = 49983,
-    E2B_PING_SEC = 50,         /* Keepalive-Ping-Interval on streams */
-    E2B_SILENCE_MS = 110000,   /* a stream without any byte for so long is dead: two pings missed */
-    E2B_ATTACH_MS = 30000,     /* envd keeps an exit for so long: the window for re-attaching */
+    E2B_PING_SEC = 50,       /* Keepalive-Ping-Interval on streams */
+    E2B_SILENCE_MS = 110000, /* a stream without any byte for so long is dead: two pings missed */
+    E2B_ATTACH_MS = 30000,   /* envd keeps an exit for so long: the window for re-attaching */
 };
 
 struct e2b_request;
@@ -38,7 +38,8 @@ struct e2b {
 
 typedef void e2b_answer_fn(struct e2b_request *r, const struct http_response *answer, const struct err *err);
 
-/* A call under way. Each kind embeds it first. It is freed by e2b_request_free: after its callback, or by cancel. */
+/* A call under way. Each kind embeds it first. It is freed by e2b_request_free: after its callback, or by
+ * cancel. */
 struct e2b_request {
     struct sandbox_request base;
     struct e2b *e2b;
@@ -49,7 +50,7 @@ struct e2b_request {
     struct loop_timer *timer; /* made on need */
     void (*on_timer)(struct e2b_request *r);
     struct loop_task task;
-    struct err refused;       /* why a call could not even begin: answered next turn */
+    struct err refused; /* why a call could not even begin: answered next turn */
     e2b_answer_fn *on_answer;
     void (*release)(struct e2b_request *r); /* frees what its kind holds; may be NULL */
 };
@@ -73,7 +74,8 @@ struct e2b_headers {
 void e2b_header(struct e2b_headers *h, const char *name, struct str value);
 void e2b_header_int(struct e2b_headers *h, const char *name, int64_t value);
 
-/* Sends a call of the control plane: path after the API's address; json may be empty. The answer comes to on_answer. */
+/* Sends a call of the control plane: path after the API's address; json may be empty. The answer comes to
+ * on_answer. */
 struct e2b_control {
     const char *method, *path;
     struct str json;
@@ -90,7 +92,8 @@ bool e2b_data_url(const struct e2b *e2b, const struct sandbox *sandbox, const ch
 void e2b_send(struct e2b_request *r, struct http_call *call, e2b_answer_fn *on_answer);
 
 /* What an answer that is no success means. data_plane: 502 says that the sandbox is gone. */
-struct sandbox_failure e2b_failure(const struct http_response *answer, const struct err *err, bool data_plane);
+struct sandbox_failure e2b_failure(const struct http_response *answer, const struct err *err,
+                                   bool data_plane);
 /* The same for a stream's own error (Connect's codes). */
 struct sandbox_failure e2b_stream_failure(const char *code, const char *message);
 struct sandbox_failure e2b_failure_make(enum err_code code, enum err_retry retry, const char *text);
@@ -101,25 +104,29 @@ void e2b_encode(struct str s, struct buf *out);
 bool e2b_version_at_least(const char *version, int major, int minor, int patch);
 
 /* ---- e2b_control.c, e2b_list.c, e2b_process.c, e2b_files.c: the table's entries ---- */
-struct sandbox_request *e2b_create(struct provider *, const struct sandbox_create *, sandbox_created_fn *, void *);
+struct sandbox_request *e2b_create(struct provider *, const struct sandbox_create *, sandbox_created_fn *,
+                                   void *);
 void e2b_creates_go(struct e2b *e2b); /* the probe is done */
 struct sandbox_request *e2b_destroy(struct provider *, const char *, int64_t, sandbox_done_fn *, void *);
-struct sandbox_request *e2b_set_ttl(struct provider *, const char *, int64_t, int64_t, sandbox_done_fn *, void *);
+struct sandbox_request *e2b_set_ttl(struct provider *, const char *, int64_t, int64_t, sandbox_done_fn *,
+                                    void *);
 struct sandbox_request *e2b_snapshot(struct provider *, const struct sandbox *, const char *, int64_t,
                                      sandbox_snapshot_fn *, void *);
-struct sandbox_request *e2b_snapshot_delete(struct provider *, const char *, int64_t, sandbox_done_fn *, void *);
-struct sandbox_request *e2b_list(struct provider *, struct uuid, struct uuid, int64_t, sandbox_list_fn *, void *);
+struct sandbox_request *e2b_snapshot_delete(struct provider *, const char *, int64_t, sandbox_done_fn *,
+                                            void *);
+struct sandbox_request *e2b_list(struct provider *, struct uuid, struct uuid, int64_t, sandbox_list_fn *,
+                                 void *);
 struct sandbox_request *e2b_spawn(struct provider *, const struct sandbox_spawn *,
                                   const struct sandbox_process_events *);
 struct sandbox_request *e2b_signal(struct provider *, const struct sandbox *, int64_t, bool, int64_t,
                                    sandbox_done_fn *, void *);
-struct sandbox_request *e2b_send_input(struct provider *, const struct sandbox *, int64_t, struct str, int64_t,
-                                       sandbox_done_fn *, void *);
+struct sandbox_request *e2b_send_input(struct provider *, const struct sandbox *, int64_t, struct str,
+                                       int64_t, sandbox_done_fn *, void *);
 struct sandbox_request *e2b_close_input(struct provider *, const struct sandbox *, int64_t, int64_t,
                                         sandbox_done_fn *, void *);
-struct sandbox_request *e2b_write_file(struct provider *, const struct sandbox *, const char *, struct str, int64_t,
-                                       sandbox_done_fn *, void *);
-struct sandbox_request *e2b_read_file(struct provider *, const struct sandbox *, const char *, size_t, int64_t,
-                                      sandbox_file_fn *, void *);
+struct sandbox_request *e2b_write_file(struct provider *, const struct sandbox *, const char *, struct str,
+                                       int64_t, sandbox_done_fn *, void *);
+struct sandbox_request *e2b_read_file(struct provider *, const struct sandbox *, const char *, size_t,
+                                      int64_t, sandbox_file_fn *, void *);
 
 #endif

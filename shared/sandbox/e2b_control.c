@@ -1,10 +1,10 @@
 /* Sandboxes' lives: create, destroy, time to live, snapshots.
  *
- * Create is not idempotent and has no key to make it so. Each carries a nonce in its metadata. When an answer is
- * ambiguous (timed out, broken off, 5xx other than 503, unreadable), the service is asked for sandboxes with that
- * nonce and all of them are destroyed before the failure is told; it is asked twice, a second apart, because a
- * sandbox may still be on its way. A create that its owner cancels goes on unowned until its answer, and what it
- * made is destroyed.
+ * Create is not idempotent and has no key to make it so. Each carries a nonce in its metadata. When an answer
+ * is ambiguous (timed out, broken off, 5xx other than 503, unreadable), the service is asked for sandboxes
+ * with that nonce and all of them are destroyed before the failure is told; it is asked twice, a second
+ * apart, because a sandbox may still be on its way. A create that its owner cancels goes on unowned until its
+ * answer, and what it made is destroyed.
  *
  * The other calls are idempotent and are repeated, with backoff, until their deadline. */
 #include <stdio.h>
@@ -17,10 +17,10 @@ enum { BODY_BYTES = 8192, PATH_BYTES = 1024, RECONCILE_MS = 20000, LOOK_AGAIN_MS
 /* ---- create ---- */
 
 enum create_state {
-    CREATE_WAITING,   /* for the probe */
+    CREATE_WAITING, /* for the probe */
     CREATE_SENT,
-    CREATE_LOOKING,   /* listing by nonce; or between two lists */
-    CREATE_REMOVING,  /* destroying what the list named */
+    CREATE_LOOKING,  /* listing by nonce; or between two lists */
+    CREATE_REMOVING, /* destroying what the list named */
 };
 
 struct create {
@@ -29,8 +29,8 @@ struct create {
     bool orphaned; /* its owner canceled: nobody to tell */
     sandbox_created_fn *fn;
     void *arg;
-    char *template_id; /* owned */
-    struct sandbox_create spec; /* its template_id leads to the copy */
+    char *template_id;              /* owned */
+    struct sandbox_create spec;     /* its template_id leads to the copy */
     struct sandbox_failure failure; /* told after the reconciliation */
     int looks;
     struct sandbox_request *child; /* the list */
@@ -44,7 +44,8 @@ static void create_release(struct e2b_request *r)
     free(c->template_id);
 }
 
-static void create_finish(struct create *c, const struct sandbox *sandbox, const struct sandbox_failure *failure)
+static void create_finish(struct create *c, const struct sandbox *sandbox,
+                          const struct sandbox_failure *failure)
 {
     if (!c->orphaned)
         c->fn(c->arg, sandbox, failure);
@@ -70,7 +71,8 @@ static void create_failed_check(struct create *c)
 {
     if (c->not_removed > 0) {
         struct err *err = &c->failure.err;
-        err_wrap(err, "%d sandboxes of this create could not be removed and are left to the reaper", c->not_removed);
+        err_wrap(err, "%d sandboxes of this create could not be removed and are left to the reaper",
+                 c->not_removed);
     }
     create_finish(c, NULL, &c->failure);
 }
@@ -83,7 +85,8 @@ static void on_removed(void *arg, const struct sandbox_failure *failure)
         create_failed_check(c);
 }
 
-/* The create outlives these calls: it is freed only when the last has answered, or with the whole provider. */
+/* The create outlives these calls: it is freed only when the last has answered, or with the whole provider.
+ */
 static bool create_remove(struct create *c, const struct sandbox_listed *items, size_t count)
 {
     c->state = CREATE_REMOVING;
@@ -207,8 +210,7 @@ static void create_send(struct create *c)
 
 static void create_late(struct e2b_request *r)
 {
-    struct sandbox_failure f =
-        e2b_failure_make(ERR_IO, RETRY_LATER, "the sandbox service does not answer");
+    struct sandbox_failure f = e2b_failure_make(ERR_IO, RETRY_LATER, "the sandbox service does not answer");
     create_finish((struct create *)r, NULL, &f);
 }
 
@@ -223,12 +225,13 @@ void e2b_creates_go(struct e2b *e2b)
 
 static void create_no_template(struct e2b_request *r)
 {
-    struct sandbox_failure f = e2b_failure_make(ERR_BAD_REQUEST, RETRY_NEVER, "the template's name is unusable");
+    struct sandbox_failure f =
+        e2b_failure_make(ERR_BAD_REQUEST, RETRY_NEVER, "the template's name is unusable");
     create_finish((struct create *)r, NULL, &f);
 }
 
-struct sandbox_request *e2b_create(struct provider *p, const struct sandbox_create *spec, sandbox_created_fn *fn,
-                                   void *arg)
+struct sandbox_request *e2b_create(struct provider *p, const struct sandbox_create *spec,
+                                   sandbox_created_fn *fn, void *arg)
 {
     struct create *c = e2b_request_new(p, sizeof *c, spec->deadline_ms);
     if (c == NULL)
@@ -363,8 +366,8 @@ struct sandbox_request *e2b_destroy(struct provider *p, const char *sandbox_id, 
     return repeated_start(c, make_path(c->path, sizeof c->path, "/sandboxes/", sandbox_id, ""));
 }
 
-struct sandbox_request *e2b_set_ttl(struct provider *p, const char *sandbox_id, int64_t ttl_ms, int64_t deadline_ms,
-                                    sandbox_done_fn *fn, void *arg)
+struct sandbox_request *e2b_set_ttl(struct provider *p, const char *sandbox_id, int64_t ttl_ms,
+                                    int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
 {
     struct repeated *c = repeated_new(p, deadline_ms, fn, arg);
     if (c == NULL)

@@ -1,9 +1,9 @@
 /* Protobuf's JSON leaves out what is zero and writes 64-bit numbers as strings: an exit with code 0 has no
  * `exitCode`, and a death by signal has no `exited`. So `exited` decides, never the code.
  *
- * Output events are nearly all that comes and have one shape; they are read by a matcher for exactly that shape
- * (blanks allowed, as Go's encoder sprinkles them). Whatever it does not match takes the way through the JSON
- * parser, so the matcher can only be too narrow, never wrong. */
+ * Output events are nearly all that comes and have one shape; they are read by a matcher for exactly that
+ * shape (blanks allowed, as Go's encoder sprinkles them). Whatever it does not match takes the way through
+ * the JSON parser, so the matcher can only be too narrow, never wrong. */
 #include "sandbox/e2b_event.h"
 
 #include <stdio.h>
@@ -18,16 +18,37 @@ bool e2b_signal_name(struct str status, char *out, size_t out_bytes)
     static const struct {
         const char *text, *name;
     } names[] = {
-        {"hangup", "HUP"}, {"interrupt", "INT"}, {"quit", "QUIT"}, {"illegal instruction", "ILL"},
-        {"trace/breakpoint trap", "TRAP"}, {"aborted", "ABRT"}, {"bus error", "BUS"},
-        {"floating point exception", "FPE"}, {"killed", "KILL"}, {"user defined signal 1", "USR1"},
-        {"segmentation fault", "SEGV"}, {"user defined signal 2", "USR2"}, {"broken pipe", "PIPE"},
-        {"alarm clock", "ALRM"}, {"terminated", "TERM"}, {"stack fault", "STKFLT"}, {"child exited", "CHLD"},
-        {"continued", "CONT"}, {"stopped (signal)", "STOP"}, {"stopped", "TSTP"}, {"stopped (tty input)", "TTIN"},
-        {"stopped (tty output)", "TTOU"}, {"urgent I/O condition", "URG"}, {"CPU time limit exceeded", "XCPU"},
-        {"file size limit exceeded", "XFSZ"}, {"virtual timer expired", "VTALRM"},
-        {"profiling timer expired", "PROF"}, {"window changed", "WINCH"}, {"I/O possible", "IO"},
-        {"power failure", "PWR"}, {"bad system call", "SYS"},
+        {"hangup", "HUP"},
+        {"interrupt", "INT"},
+        {"quit", "QUIT"},
+        {"illegal instruction", "ILL"},
+        {"trace/breakpoint trap", "TRAP"},
+        {"aborted", "ABRT"},
+        {"bus error", "BUS"},
+        {"floating point exception", "FPE"},
+        {"killed", "KILL"},
+        {"user defined signal 1", "USR1"},
+        {"segmentation fault", "SEGV"},
+        {"user defined signal 2", "USR2"},
+        {"broken pipe", "PIPE"},
+        {"alarm clock", "ALRM"},
+        {"terminated", "TERM"},
+        {"stack fault", "STKFLT"},
+        {"child exited", "CHLD"},
+        {"continued", "CONT"},
+        {"stopped (signal)", "STOP"},
+        {"stopped", "TSTP"},
+        {"stopped (tty input)", "TTIN"},
+        {"stopped (tty output)", "TTOU"},
+        {"urgent I/O condition", "URG"},
+        {"CPU time limit exceeded", "XCPU"},
+        {"file size limit exceeded", "XFSZ"},
+        {"virtual timer expired", "VTALRM"},
+        {"profiling timer expired", "PROF"},
+        {"window changed", "WINCH"},
+        {"I/O possible", "IO"},
+        {"power failure", "PWR"},
+        {"bad system call", "SYS"},
     };
     static const struct str core = {" (core dumped)", 14};
     struct str s = status;
@@ -98,7 +119,8 @@ static void read_usage(const struct json *doc, const struct json_value *ours, st
     exit->oom_killed = json_bool(json_get(ours, "oomKilled"), &oom) && oom;
 }
 
-static int read_end(const struct json *doc, const struct json_value *end, struct sandbox_exit *exit, struct err *err)
+static int read_end(const struct json *doc, const struct json_value *end, struct sandbox_exit *exit,
+                    struct err *err)
 {
     bool exited = false;
     struct str status = {0};
@@ -116,7 +138,8 @@ static int read_end(const struct json *doc, const struct json_value *end, struct
     return err_set(err, ERR_PROTOCOL, "an end event with neither an exit nor a signal");
 }
 
-static int read_output(const struct json_value *data, struct buf *scratch, struct e2b_event *out, struct err *err)
+static int read_output(const struct json_value *data, struct buf *scratch, struct e2b_event *out,
+                       struct err *err)
 {
     struct str text;
     const struct json_value *v = json_get(data, "stdout");

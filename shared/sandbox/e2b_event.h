@@ -15,8 +15,8 @@ enum e2b_event_kind {
 
 struct e2b_event {
     enum e2b_event_kind kind;
-    int64_t pid;             /* START */
-    struct str bytes;        /* STDOUT, STDERR: in `scratch` */
+    int64_t pid;              /* START */
+    struct str bytes;         /* STDOUT, STDERR: in `scratch` */
     struct sandbox_exit exit; /* END */
 };
 
@@ -31,8 +31,8 @@ struct e2b_stream_end {
 
 int e2b_stream_end_decode(struct str json, struct e2b_stream_end *out, struct err *err);
 
-/* "signal: killed", "signal: segmentation fault (core dumped)", "signal 34" -> "KILL", "SEGV", "34". False when it
- * names no signal. */
+/* "signal: killed", "signal: segmentation fault (core dumped)", "signal 34" -> "KILL", "SEGV", "34". False
+ * when it names no signal. */
 bool e2b_signal_name(struct str status, char *out, size_t out_bytes);
 
 #endif

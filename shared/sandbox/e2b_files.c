@@ -100,8 +100,8 @@ struct sandbox_request *e2b_signal(struct provider *p, const struct sandbox *san
     return rpc(p, sandbox, "/process.Process/SendSignal", &body, deadline_ms, fn, arg);
 }
 
-struct sandbox_request *e2b_send_input(struct provider *p, const struct sandbox *sandbox, int64_t pid, struct str data,
-                                       int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
+struct sandbox_request *e2b_send_input(struct provider *p, const struct sandbox *sandbox, int64_t pid,
+                                       struct str data, int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
 {
     struct buf body;
     struct json_writer w = begin_rpc(&body, pid);
@@ -137,15 +137,16 @@ static const char *files_path(const struct sandbox *sandbox, const char *path, s
 
 #define BOUNDARY "sandpiper-3f1c0b7e5a9d4c62"
 
-/* Before envd 0.5.7 a file comes only as a form with one part. The boundary cannot be known to the data's author
- * beforehand in any useful way: a collision only spoils his own file. */
+/* Before envd 0.5.7 a file comes only as a form with one part. The boundary cannot be known to the data's
+ * author beforehand in any useful way: a collision only spoils his own file. */
 static bool multipart(struct single *s, struct str data, struct str *out)
 {
-    static const struct str head = {"--" BOUNDARY "\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n"
-                                    "Content-Type: application/octet-stream\r\n\r\n",
-                                    sizeof("--" BOUNDARY "\r\nContent-Disposition: form-data; name=\"file\"; "
-                                           "filename=\"f\"\r\nContent-Type: application/octet-stream\r\n\r\n") -
-                                        1};
+    static const struct str head = {
+        "--" BOUNDARY "\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n"
+        "Content-Type: application/octet-stream\r\n\r\n",
+        sizeof("--" BOUNDARY "\r\nContent-Disposition: form-data; name=\"file\"; "
+               "filename=\"f\"\r\nContent-Type: application/octet-stream\r\n\r\n") -
+            1};
     static const struct str tail = {"\r\n--" BOUNDARY "--\r\n", sizeof("\r\n--" BOUNDARY "--\r\n") - 1};
     size_t n = head.n + data.n + tail.n;
     s->body = malloc(n);
@@ -166,7 +167,8 @@ struct sandbox_request *e2b_write_file(struct provider *p, const struct sandbox 
     if (s == NULL)
         return NULL;
     bool raw = e2b_version_at_least(sandbox->envd_version, 0, 5, 7);
-    struct http_call call = {.method = "POST", .body = data, .body_borrowed = true, .max_body = FILE_ANSWER_BYTES};
+    struct http_call call = {
+        .method = "POST", .body = data, .body_borrowed = true, .max_body = FILE_ANSWER_BYTES};
     if (!raw && !multipart(s, data, &call.body)) {
         e2b_request_free(&s->r);
         return NULL;

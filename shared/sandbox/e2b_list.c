@@ -1,12 +1,12 @@
 /* Listing by metadata, all pages.
  *
- * The filter is a query string inside a query string: each value percent-encoded, the pairs joined, that string
- * encoded by form rules, and the whole encoded again as the value of `metadata` (seen on the wire from E2B's own
- * SDK: metadata=job%3D1%2525202 for job = "1 2"). Ids need only the last of the three, but the layers are kept
- * apart so that any value would do.
+ * The filter is a query string inside a query string: each value percent-encoded, the pairs joined, that
+ * string encoded by form rules, and the whole encoded again as the value of `metadata` (seen on the wire from
+ * E2B's own SDK: metadata=job%3D1%2525202 for job = "1 2"). Ids need only the last of the three, but the
+ * layers are kept apart so that any value would do.
  *
- * What comes back is filtered again here: the reaper destroys by this list, and a service that ignored the filter
- * must not cost anybody else's sandboxes. */
+ * What comes back is filtered again here: the reaper destroys by this list, and a service that ignored the
+ * filter must not cost anybody else's sandboxes. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -175,8 +175,8 @@ static void ask_page(struct list *l)
     buf_deinit(&path);
 }
 
-struct sandbox_request *e2b_list(struct provider *p, struct uuid deployment, struct uuid nonce, int64_t deadline_ms,
-                                 sandbox_list_fn *fn, void *arg)
+struct sandbox_request *e2b_list(struct provider *p, struct uuid deployment, struct uuid nonce,
+                                 int64_t deadline_ms, sandbox_list_fn *fn, void *arg)
 {
     struct list *l = e2b_request_new(p, sizeof *l, deadline_ms);
     if (l == NULL)

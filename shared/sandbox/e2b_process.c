@@ -1,16 +1,16 @@
 /* A running program: the Start stream, and what happens when it breaks.
  *
- * The host runs the program whether or not anybody listens. When the stream ends without the program's end (the
- * connection broke, the silence grew too long, the proxy said `unavailable`), the sandbox's health is asked: 502
- * means that the sandbox is gone; otherwise the program is attached to again by its pid. The host keeps an exit for
- * 30 s, so that is the window; within it everything is repeated with backoff.
+ * The host runs the program whether or not anybody listens. When the stream ends without the program's end
+ * (the connection broke, the silence grew too long, the proxy said `unavailable`), the sandbox's health is
+ * asked: 502 means that the sandbox is gone; otherwise the program is attached to again by its pid. The host
+ * keeps an exit for 30 s, so that is the window; within it everything is repeated with backoff.
  *
- * Output written while nobody listened is lost on E2B's host and on any that does not replay (our own host may:
- * Connect then begins with what was missed; nothing here would have to change, as long as it replays from the byte
- * after the last one sent). `output_bytes` counts what arrived.
+ * Output written while nobody listened is lost on E2B's host and on any that does not replay (our own host
+ * may: Connect then begins with what was missed; nothing here would have to change, as long as it replays
+ * from the byte after the last one sent). `output_bytes` counts what arrived.
  *
- * A stream has two ends: the end event and the end-stream message. The outcome is known with the first; it is told
- * at once, and the transfer runs on unowned for a moment so that its connection can be used again. */
+ * A stream has two ends: the end event and the end-stream message. The outcome is known with the first; it is
+ * told at once, and the transfer runs on unowned for a moment so that its connection can be used again. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -82,7 +82,8 @@ static void drain_late(struct e2b_request *r)
 }
 
 /* Tells the end. Afterwards the owner has nothing to do with it any more. */
-static void process_end(struct process *p, const struct sandbox_exit *exit, const struct sandbox_failure *failure)
+static void process_end(struct process *p, const struct sandbox_exit *exit,
+                        const struct sandbox_failure *failure)
 {
     bool was_feeding = p->feeding;
     p->feeding = true; /* a cancel from inside must not free what is in use here */
@@ -266,8 +267,8 @@ static void ask_health(struct e2b_request *r)
     crypto_wipe(h.text, h.used);
 }
 
-/* The stream ended before the program did. A break of a running stream is looked into at once; breaks on the way
- * back wait, and keep the first one's window. */
+/* The stream ended before the program did. A break of a running stream is looked into at once; breaks on the
+ * way back wait, and keep the first one's window. */
 static void stream_broke(struct process *p, const struct err *why)
 {
     bool was_running = p->state == PROCESS_RUNNING;
@@ -292,13 +293,15 @@ static void ended_by_sandbox(struct process *p)
     struct sandbox_failure f = e2b_stream_failure(code, p->stream_end.message);
     bool late = strcmp(code, "deadline_exceeded") == 0, unknown = strcmp(code, "not_found") == 0;
     if (p->state == PROCESS_STARTING) {
-        f.sandbox_gone = strcmp(code, "unavailable") == 0; /* the proxy's word for a sandbox that is not there */
+        f.sandbox_gone =
+            strcmp(code, "unavailable") == 0; /* the proxy's word for a sandbox that is not there */
         tell_failure(p, f);
     } else if (late) {
         f.retry = RETRY_NEVER;
         tell_failure(p, f);
     } else if (unknown && p->state == PROCESS_ATTACHING) {
-        f = e2b_failure_make(ERR_PROTOCOL, RETRY_CHECK, "the program ended while the stream was lost; its exit is not known");
+        f = e2b_failure_make(ERR_PROTOCOL, RETRY_CHECK,
+                             "the program ended while the stream was lost; its exit is not known");
         tell_failure(p, f);
     } else {
         stream_broke(p, &f.err);
@@ -330,7 +333,8 @@ static void on_stream_done(struct e2b_request *r, const struct http_response *an
     if (p->state == PROCESS_STARTING)
         tell_failure(p, f);
     else if (p->state == PROCESS_ATTACHING && err == NULL && answer->status == 404)
-        tell_failure(p, e2b_failure_make(ERR_PROTOCOL, RETRY_CHECK, "the program ended while the stream was lost"));
+        tell_failure(
+            p, e2b_failure_make(ERR_PROTOCOL, RETRY_CHECK, "the program ended while the stream was lost"));
     else
         stream_broke(p, &f.err);
 }

@@ -1,8 +1,8 @@
 /* Dispatch to the provider behind the interface. */
 #include "sandbox/provider_ops.h"
 
-struct sandbox_request *sandbox_create(struct provider *p, const struct sandbox_create *spec, sandbox_created_fn *fn,
-                                       void *arg)
+struct sandbox_request *sandbox_create(struct provider *p, const struct sandbox_create *spec,
+                                       sandbox_created_fn *fn, void *arg)
 {
     return p->ops->create(p, spec, fn, arg);
 }
@@ -25,14 +25,15 @@ struct sandbox_request *sandbox_spawn(struct provider *p, const struct sandbox_s
     return p->ops->spawn(p, spec, events);
 }
 
-struct sandbox_request *sandbox_signal(struct provider *p, const struct sandbox *sandbox, int64_t pid, bool kill,
-                                       int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
+struct sandbox_request *sandbox_signal(struct provider *p, const struct sandbox *sandbox, int64_t pid,
+                                       bool kill, int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
 {
     return p->ops->send_signal(p, sandbox, pid, kill, deadline_ms, fn, arg);
 }
 
 struct sandbox_request *sandbox_send_input(struct provider *p, const struct sandbox *sandbox, int64_t pid,
-                                           struct str data, int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
+                                           struct str data, int64_t deadline_ms, sandbox_done_fn *fn,
+                                           void *arg)
 {
     return p->ops->send_input(p, sandbox, pid, data, deadline_ms, fn, arg);
 }
@@ -43,14 +44,16 @@ struct sandbox_request *sandbox_close_input(struct provider *p, const struct san
     return p->ops->close_input(p, sandbox, pid, deadline_ms, fn, arg);
 }
 
-struct sandbox_request *sandbox_write_file(struct provider *p, const struct sandbox *sandbox, const char *path,
-                                           struct str data, int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
+struct sandbox_request *sandbox_write_file(struct provider *p, const struct sandbox *sandbox,
+                                           const char *path, struct str data, int64_t deadline_ms,
+                                           sandbox_done_fn *fn, void *arg)
 {
     return p->ops->write_file(p, sandbox, path, data, deadline_ms, fn, arg);
 }
 
 struct sandbox_request *sandbox_read_file(struct provider *p, const struct sandbox *sandbox, const char *path,
-                                          size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *fn, void *arg)
+                                          size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *fn,
+                                          void *arg)
 {
     return p->ops->read_file(p, sandbox, path, max_bytes, deadline_ms, fn, arg);
 }
@@ -61,8 +64,8 @@ struct sandbox_request *sandbox_snapshot(struct provider *p, const struct sandbo
     return p->ops->snapshot(p, sandbox, name, deadline_ms, fn, arg);
 }
 
-struct sandbox_request *sandbox_snapshot_delete(struct provider *p, const char *snapshot_id, int64_t deadline_ms,
-                                                sandbox_done_fn *fn, void *arg)
+struct sandbox_request *sandbox_snapshot_delete(struct provider *p, const char *snapshot_id,
+                                                int64_t deadline_ms, sandbox_done_fn *fn, void *arg)
 {
     return p->ops->snapshot_delete(p, snapshot_id, deadline_ms, fn, arg);
 }

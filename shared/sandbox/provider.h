@@ -1,12 +1,12 @@
 /* Sandbox providers: one small asynchronous interface (DESIGN section 6).
  *
- * Every call takes a deadline and answers exactly once through its callback, from the loop, never from inside the
- * call. The request is gone when its callback is called: forget the pointer there. A call returns NULL only without
- * memory; then nothing fires. sandbox_cancel detaches: the callback then does not fire (the effect may still happen; a
- * canceled create destroys what it made).
+ * Every call takes a deadline and answers exactly once through its callback, from the loop, never from inside
+ * the call. The request is gone when its callback is called: forget the pointer there. A call returns NULL
+ * only without memory; then nothing fires. sandbox_cancel detaches: the callback then does not fire (the
+ * effect may still happen; a canceled create destroys what it made).
  *
- * For a create that ends in RETRY_CHECK the provider has already reconciled: it listed by the nonce and destroyed
- * what it found, or says in the error that it could not and leaves it to the reaper. */
+ * For a create that ends in RETRY_CHECK the provider has already reconciled: it listed by the nonce and
+ * destroyed what it found, or says in the error that it could not and leaves it to the reaper. */
 #ifndef SANDBOX_PROVIDER_H
 #define SANDBOX_PROVIDER_H
 
@@ -45,15 +45,16 @@ struct sandbox_failure {
 /* ---- life ---- */
 
 struct sandbox_create {
-    const char *template_id; /* base template or snapshot id */
-    int64_t ttl_ms;          /* the last line of defence: rounded up to seconds */
+    const char *template_id;                      /* base template or snapshot id */
+    int64_t ttl_ms;                               /* the last line of defence: rounded up to seconds */
     struct uuid deployment, executor_boot, nonce; /* the metadata; nonce is new for each create */
     bool no_internet;
     int64_t deadline_ms; /* >= 75 s against E2B's cloud */
 };
-typedef void sandbox_created_fn(void *arg, const struct sandbox *sandbox, const struct sandbox_failure *failure);
-struct sandbox_request *sandbox_create(struct provider *p, const struct sandbox_create *spec, sandbox_created_fn *fn,
-                                       void *arg);
+typedef void sandbox_created_fn(void *arg, const struct sandbox *sandbox,
+                                const struct sandbox_failure *failure);
+struct sandbox_request *sandbox_create(struct provider *p, const struct sandbox_create *spec,
+                                       sandbox_created_fn *fn, void *arg);
 
 typedef void sandbox_done_fn(void *arg, const struct sandbox_failure *failure); /* NULL: done */
 /* Gone already counts as done. The provider retries 5xx and 429 with backoff within the deadline. */
@@ -91,37 +92,41 @@ struct sandbox_process_events {
     void (*on_start)(void *arg, int64_t pid);
     void (*on_stdout)(void *arg, struct str piece);
     void (*on_stderr)(void *arg, struct str piece);
-    /* exit set: the program ended so. Otherwise failure: it never started (before on_start), or the stream was lost
-     * and could not be re-attached (sandbox_gone: the sandbox is known dead), or kill_after_ms passed (ERR_TIMEOUT). */
+    /* exit set: the program ended so. Otherwise failure: it never started (before on_start), or the stream
+     * was lost and could not be re-attached (sandbox_gone: the sandbox is known dead), or kill_after_ms
+     * passed (ERR_TIMEOUT). */
     void (*on_end)(void *arg, const struct sandbox_exit *exit, const struct sandbox_failure *failure);
     void *arg;
 };
 struct sandbox_request *sandbox_spawn(struct provider *p, const struct sandbox_spawn *spec,
                                       const struct sandbox_process_events *events);
 
-struct sandbox_request *sandbox_signal(struct provider *p, const struct sandbox *sandbox, int64_t pid, bool kill,
-                                       int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
+struct sandbox_request *sandbox_signal(struct provider *p, const struct sandbox *sandbox, int64_t pid,
+                                       bool kill, int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
 struct sandbox_request *sandbox_send_input(struct provider *p, const struct sandbox *sandbox, int64_t pid,
-                                           struct str data, int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
+                                           struct str data, int64_t deadline_ms, sandbox_done_fn *fn,
+                                           void *arg);
 struct sandbox_request *sandbox_close_input(struct provider *p, const struct sandbox *sandbox, int64_t pid,
                                             int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
 
 /* ---- files ---- */
 
 /* data is borrowed until fn or cancel. */
-struct sandbox_request *sandbox_write_file(struct provider *p, const struct sandbox *sandbox, const char *path,
-                                           struct str data, int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
+struct sandbox_request *sandbox_write_file(struct provider *p, const struct sandbox *sandbox,
+                                           const char *path, struct str data, int64_t deadline_ms,
+                                           sandbox_done_fn *fn, void *arg);
 typedef void sandbox_file_fn(void *arg, struct str content, const struct sandbox_failure *failure);
 struct sandbox_request *sandbox_read_file(struct provider *p, const struct sandbox *sandbox, const char *path,
-                                          size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *fn, void *arg);
+                                          size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *fn,
+                                          void *arg);
 
 /* ---- snapshots ---- */
 
 typedef void sandbox_snapshot_fn(void *arg, const char *snapshot_id, const struct sandbox_failure *failure);
 struct sandbox_request *sandbox_snapshot(struct provider *p, const struct sandbox *sandbox, const char *name,
                                          int64_t deadline_ms, sandbox_snapshot_fn *fn, void *arg);
-struct sandbox_request *sandbox_snapshot_delete(struct provider *p, const char *snapshot_id, int64_t deadline_ms,
-                                                sandbox_done_fn *fn, void *arg);
+struct sandbox_request *sandbox_snapshot_delete(struct provider *p, const char *snapshot_id,
+                                                int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
 
 /* ---- listing, for the reaper ---- */
 
@@ -145,15 +150,16 @@ void sandbox_cancel(struct sandbox_request **r);
 
 struct provider_e2b_options {
     const char *api_url;          /* E2B_API_URL; NULL: https://api.<domain> */
-    const char *sandbox_url;      /* E2B_SANDBOX_URL; NULL: by domain (one shared host or per-sandbox names); without
-                                   * a domain either, api_url stands for both unless it is E2B's own */
+    const char *sandbox_url;      /* E2B_SANDBOX_URL; NULL: by domain (one shared host or per-sandbox names);
+                                   * without      a domain either, api_url stands for both unless it is E2B's own */
     const char *domain;           /* E2B_DOMAIN; NULL: e2b.app */
     const struct secret *api_key; /* E2B_API_KEY; borrowed */
     int max_concurrent;           /* live streams expected; 0: 10000 */
 };
 /* Opens, and probes in the background which create path the service has (v2, else v1); creates wait for it.
  * NULL and *err on bad options. */
-struct provider *provider_e2b_open(struct loop *loop, const struct provider_e2b_options *options, struct err *err);
+struct provider *provider_e2b_open(struct loop *loop, const struct provider_e2b_options *options,
+                                   struct err *err);
 void provider_close(struct provider **p);
 /* Whether the last call reached the service (for readiness). */
 bool provider_healthy(const struct provider *p);

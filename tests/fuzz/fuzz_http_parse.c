@@ -1,5 +1,5 @@
-/* A request's head and chunked body. What the scan and the parser accept must be one request: the head ends at the
- * first empty line, and the chunked body ends at the same byte however its bytes are divided. */
+/* A request's head and chunked body. What the scan and the parser accept must be one request: the head ends
+ * at the first empty line, and the chunked body ends at the same byte however its bytes are divided. */
 #include "http/parse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -43,7 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         INVARIANT(head.content_length < 0);
         struct str body = str_make(in.p + n, in.n - n);
         size_t whole_bytes, single_bytes;
-        long whole = body_end(parser, body, SIZE_MAX, &whole_bytes), single = body_end(parser, body, 1, &single_bytes);
+        long whole = body_end(parser, body, SIZE_MAX, &whole_bytes),
+             single = body_end(parser, body, 1, &single_bytes);
         INVARIANT(whole == single && (whole < 0 || whole_bytes == single_bytes));
     }
     http_head_deinit(&head);

@@ -60,7 +60,8 @@ static void frames_come_byte_by_byte(void **state)
 static void bad_heads_are_refused_before_memory_is_taken(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"\1\0\0\0\1x", "\4\0\0\0\1x", "\200\0\0\0\1x", "\0\0\100\0\1x", "\0\377\377\377\377x"};
+    static const char *const bad[] = {"\1\0\0\0\1x", "\4\0\0\0\1x", "\200\0\0\0\1x", "\0\0\100\0\1x",
+                                      "\0\377\377\377\377x"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         for (size_t first = 1; first <= 6; first++) {
             struct connect_decoder d;

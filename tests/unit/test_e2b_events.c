@@ -57,17 +57,21 @@ static void pids_come_as_numbers_or_strings(void **state)
 static void exits_and_signals_are_told_apart(void **state)
 {
     (void)state;
-    struct sandbox_exit x = decode("{\"event\":{\"end\":{\"exited\":true,\"status\":\"exit status 0\"}}}").exit;
+    struct sandbox_exit x =
+        decode("{\"event\":{\"end\":{\"exited\":true,\"status\":\"exit status 0\"}}}").exit;
     assert_int_equal(x.kind, SANDBOX_EXITED);
     assert_int_equal(x.code, 0);
     assert_int_equal(x.cpu_ms, -1);
     assert_int_equal(x.peak_memory_bytes, -1);
-    x = decode("{\"event\":{\"end\":{\"exitCode\":3,\"exited\":true,\"status\":\"exit status 3\",\"error\":\"e\"}}}").exit;
+    x = decode("{\"event\":{\"end\":{\"exitCode\":3,\"exited\":true,\"status\":\"exit status "
+               "3\",\"error\":\"e\"}}}")
+            .exit;
     assert_int_equal(x.code, 3);
     x = decode("{\"event\":{\"end\":{\"exitCode\":-1,\"status\":\"signal: killed\"}}}").exit;
     assert_int_equal(x.kind, SANDBOX_SIGNALED);
     assert_string_equal(x.signal, "KILL");
-    x = decode("{\"event\":{\"end\":{\"exited\":true,\"status\":\"exit status 0\",\"sandpiper\":{\"cpuMs\":\"12\","
+    x = decode("{\"event\":{\"end\":{\"exited\":true,\"status\":\"exit status "
+               "0\",\"sandpiper\":{\"cpuMs\":\"12\","
                "\"peakMemoryBytes\":\"123456\",\"oomKilled\":true}}}}")
             .exit;
     assert_int_equal(x.cpu_ms, 12);
@@ -82,9 +86,15 @@ static void signal_names_are_go_s(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"signal: killed", "KILL"}, {"signal: terminated", "TERM"}, {"signal: aborted (core dumped)", "ABRT"},
-        {"signal: segmentation fault (core dumped)", "SEGV"}, {"signal: stopped (signal)", "STOP"},
-        {"signal: signal 34", "34"}, {"signal 34", "34"}, {"signal: SIGKILL", "KILL"}, {"signal: I/O possible", "IO"},
+        {"signal: killed", "KILL"},
+        {"signal: terminated", "TERM"},
+        {"signal: aborted (core dumped)", "ABRT"},
+        {"signal: segmentation fault (core dumped)", "SEGV"},
+        {"signal: stopped (signal)", "STOP"},
+        {"signal: signal 34", "34"},
+        {"signal 34", "34"},
+        {"signal: SIGKILL", "KILL"},
+        {"signal: I/O possible", "IO"},
     };
     char name[16];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -102,9 +112,16 @@ static void nonsense_is_refused(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "{", "null x", "{\"event\":{\"data\":{\"stdout\":\"a\xff\"}}}", "{\"event\":{\"data\":{\"stdout\":\"***\"}}}",
-        "{\"event\":{\"start\":{}}}", "{\"event\":{\"start\":{\"pid\":-1}}}", "{\"event\":{\"end\":{}}}",
-        "{\"event\":{\"end\":{\"exitCode\":0}}}", "{\"event\":{\"end\":{\"status\":\"exit status 0\"}}}",
+        "",
+        "{",
+        "null x",
+        "{\"event\":{\"data\":{\"stdout\":\"a\xff\"}}}",
+        "{\"event\":{\"data\":{\"stdout\":\"***\"}}}",
+        "{\"event\":{\"start\":{}}}",
+        "{\"event\":{\"start\":{\"pid\":-1}}}",
+        "{\"event\":{\"end\":{}}}",
+        "{\"event\":{\"end\":{\"exitCode\":0}}}",
+        "{\"event\":{\"end\":{\"status\":\"exit status 0\"}}}",
         "{\"event\":{\"data\":{\"stdout\":\"aGVsbG8K\"}}} x",
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -123,7 +140,8 @@ static void stream_ends_carry_codes(void **state)
     assert_int_equal(e2b_stream_end_decode(STR("{}"), &end, &err), 0);
     assert_string_equal(end.code, "");
     assert_int_equal(
-        e2b_stream_end_decode(STR("{\"error\":{\"code\":\"unavailable\",\"message\":\"gone\"}}"), &end, &err), 0);
+        e2b_stream_end_decode(STR("{\"error\":{\"code\":\"unavailable\",\"message\":\"gone\"}}"), &end, &err),
+        0);
     assert_string_equal(end.code, "unavailable");
     assert_string_equal(end.message, "gone");
     assert_int_equal(e2b_stream_end_decode(STR("{\"error\":{}}"), &end, &err), 0);

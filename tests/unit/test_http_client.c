@@ -1,4 +1,5 @@
-/* http client: statuses, timeouts, broken answers, streams, cancels, many at once; against our own server in process. */
+/* http client: statuses, timeouts, broken answers, streams, cancels, many at once; against our own server in
+ * process. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -155,9 +156,11 @@ static int setup(void **state)
     (void)state;
     loop = loop_new();
     struct err err = ERR_INIT;
-    server = http_server_open(
-        loop, &(struct http_server_options){.listen = "127.0.0.1:0", .app = {.on_request = on_request, .on_gone = on_gone}},
-        &err);
+    server =
+        http_server_open(loop,
+                         &(struct http_server_options){.listen = "127.0.0.1:0",
+                                                       .app = {.on_request = on_request, .on_gone = on_gone}},
+                         &err);
     client = http_client_open(loop, &(struct http_client_options){.user_agent = "test"}, &err);
     guard = loop_timer_new(loop, too_late, NULL);
     snprintf(base, sizeof base, "http://127.0.0.1:%d", http_server_port(server));
@@ -206,7 +209,9 @@ static void bodies_go_out_copied_or_borrowed(void **state)
     static char big[3 << 20];
     memset(big, 'x', sizeof big);
     struct str body = str_make(big, sizeof big);
-    struct seen s = call("/echo", (struct http_call){.method = "POST", .body = body, .body_borrowed = true, .max_body = sizeof big});
+    struct seen s = call(
+        "/echo",
+        (struct http_call){.method = "POST", .body = body, .body_borrowed = true, .max_body = sizeof big});
     assert_int_equal(s.body_bytes, sizeof big);
     s = call("/echo", (struct http_call){.method = "PUT", .body = body, .max_body = sizeof big});
     assert_int_equal(s.body_bytes, sizeof big);
@@ -221,7 +226,8 @@ static void bodies_go_out_copied_or_borrowed(void **state)
 static void too_large_an_answer_is_refused(void **state)
 {
     (void)state;
-    struct seen s = call("/echo", (struct http_call){.method = "POST", .body = STR("0123456789"), .max_body = 9});
+    struct seen s =
+        call("/echo", (struct http_call){.method = "POST", .body = STR("0123456789"), .max_body = 9});
     assert_int_equal(s.code, ERR_LIMIT);
 }
 
@@ -231,7 +237,8 @@ static void timeouts_and_no_connection_differ(void **state)
     assert_int_equal(call("/never", (struct http_call){.timeout_ms = 80}).code, ERR_TIMEOUT);
     assert_int_equal(call("/never", (struct http_call){.idle_timeout_ms = 80}).code, ERR_TIMEOUT);
     assert_int_equal(call("http://127.0.0.1:1/", (struct http_call){0}).code, ERR_IO);
-    assert_int_equal(call("http://no-such-host.invalid/", (struct http_call){.timeout_ms = 5000}).code, ERR_IO);
+    assert_int_equal(call("http://no-such-host.invalid/", (struct http_call){.timeout_ms = 5000}).code,
+                     ERR_IO);
     assert_int_equal(call("ftp://127.0.0.1/", (struct http_call){0}).code, ERR_IO);
     assert_int_equal(call("nonsense://", (struct http_call){0}).code, ERR_IO);
 }
@@ -240,7 +247,8 @@ static void private_addresses_can_be_refused(void **state)
 {
     (void)state;
     assert_int_equal(call("/status/200", (struct http_call){.public_only = true}).code, ERR_IO);
-    assert_int_equal(call("http://[::ffff:127.0.0.1]/", (struct http_call){.public_only = true}).code, ERR_IO);
+    assert_int_equal(call("http://[::ffff:127.0.0.1]/", (struct http_call){.public_only = true}).code,
+                     ERR_IO);
     assert_int_equal(call("http://169.254.169.254/", (struct http_call){.public_only = true}).code, ERR_IO);
     assert_int_equal(requests, 0);
 }
@@ -328,7 +336,8 @@ static void hundreds_run_at_once(void **state)
     enum { N = 700 };
     struct seen s = {0};
     for (int i = 0; i < N; i++) {
-        begin(&s, i % 2 == 0 ? "/status/200" : "/echo", (struct http_call){.method = "POST", .body = STR("b")});
+        begin(&s, i % 2 == 0 ? "/status/200" : "/echo",
+              (struct http_call){.method = "POST", .body = STR("b")});
     }
     s.wanted = N;
     assert_int_equal(http_client_active(client), N);
@@ -348,7 +357,8 @@ static void the_limit_refuses(void **state)
     begin(&s, "/never", (struct http_call){0});
     char url[128];
     snprintf(url, sizeof url, "%s/", base);
-    assert_null(http_call(client, &(struct http_call){.method = "GET", .url = url, .done = on_done, .arg = &s}, &err));
+    assert_null(http_call(
+        client, &(struct http_call){.method = "GET", .url = url, .done = on_done, .arg = &s}, &err));
     assert_int_equal(err.code, ERR_OVERLOADED);
 }
 

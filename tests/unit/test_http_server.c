@@ -199,13 +199,15 @@ static void too_late(void *arg)
 static void peer_await(struct peer *p, const char *text)
 {
     p->wanted = text;
-    bool there = text != NULL && p->got.len > 0 && memmem(p->got.data, p->got.len, text, strlen(text)) != NULL;
+    bool there =
+        text != NULL && p->got.len > 0 && memmem(p->got.data, p->got.len, text, strlen(text)) != NULL;
     loop_timer_start(guard, 10000);
     if (!there && !p->eof)
         loop_run(loop);
     loop_timer_stop(guard);
     if (text != NULL && (p->got.len == 0 || memmem(p->got.data, p->got.len, text, strlen(text)) == NULL))
-        fail_msg("\"%s\" did not come, but: %.*s", text, (int)(p->got.len < 500 ? p->got.len : 500), p->got.data);
+        fail_msg("\"%s\" did not come, but: %.*s", text, (int)(p->got.len < 500 ? p->got.len : 500),
+                 p->got.data);
 }
 
 static void stop(void *arg)
@@ -285,7 +287,10 @@ static int teardown(void **state)
 
 #define H "Host: x\r\n"
 #define SMUGGLED "GET /smuggled HTTP/1.1\r\n" H "\r\n"
-#define BAD(text) {text, sizeof(text) - 1}
+#define BAD(text)              \
+    {                          \
+        text, sizeof(text) - 1 \
+    }
 
 static void malformed_requests_are_refused(void **state)
 {
@@ -294,9 +299,9 @@ static void malformed_requests_are_refused(void **state)
         const char *bytes;
         size_t n;
     } bad[] = {
-        BAD("GET / HTTP/1.1\r\n\r\n"),                                  /* no Host */
-        BAD("GET / HTTP/1.1\r\n" H H "\r\n"),                           /* two */
-        BAD("GET / HTTP/1.1\r\nHost:\r\n\r\n"),                         /* empty */
+        BAD("GET / HTTP/1.1\r\n\r\n"),          /* no Host */
+        BAD("GET / HTTP/1.1\r\n" H H "\r\n"),   /* two */
+        BAD("GET / HTTP/1.1\r\nHost:\r\n\r\n"), /* empty */
         BAD("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
         BAD("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
         BAD("GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
@@ -311,7 +316,8 @@ static void malformed_requests_are_refused(void **state)
         BAD("POST /echo HTTP/1.1\r\n" H "Content-Length: 99999999999999999999\r\n\r\nabc"),
         BAD("POST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         BAD("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"),
-        BAD("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        BAD("POST /echo HTTP/1.1\r\n" H
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         BAD("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
         BAD("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: identity\r\n\r\n"),
         BAD("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
@@ -319,7 +325,7 @@ static void malformed_requests_are_refused(void **state)
         BAD("POST /echo HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         BAD("POST /echo HTTP/1.1\r\n" H "Content-Length : 3\r\n\r\nabc"),
         BAD("GET / HTTP/1.1\r\nHost : x\r\n\r\n"),
-        BAD("GET / HTTP/1.1\r\n" H "A: b\r\n c\r\n\r\n"),               /* folding */
+        BAD("GET / HTTP/1.1\r\n" H "A: b\r\n c\r\n\r\n"), /* folding */
         BAD("GET / HTTP/1.1\r\n" H "A: b\r\n\tc\r\n\r\n"),
         BAD("GET / HTTP/1.1\r\n Host: x\r\n\r\n"),
         BAD("GET / HTTP/1.1\r\n" H ": empty\r\n\r\n"),
@@ -327,14 +333,15 @@ static void malformed_requests_are_refused(void **state)
         BAD("GET / HTTP/1.1\r\n" H "bad name: x\r\n\r\n"),
         BAD("GET / HTTP/1.1\r\n" H "A\x01: x\r\n\r\n"),
         BAD("GET / HTTP/1.1\r\n" H "A: x\x01y\r\n\r\n"),
-        BAD("GET / HTTP/1.1\r\n" H "A: x\0y\r\n\r\n"),                  /* NUL */
+        BAD("GET / HTTP/1.1\r\n" H "A: x\0y\r\n\r\n"), /* NUL */
         BAD("GET /\0 HTTP/1.1\r\n" H "\r\n"),
-        BAD("GET / HTTP/1.1\n" "Host: x\n\n"),                          /* bare LF */
+        BAD("GET / HTTP/1.1\n"
+            "Host: x\n\n"), /* bare LF */
         BAD("GET / HTTP/1.1\r\nHost: x\n\r\n"),
         BAD("GET / HTTP/1.1\r\n" H "\n"),
-        BAD("GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n\r\n"),               /* bare CR */
+        BAD("GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n\r\n"), /* bare CR */
         BAD("GET / HTTP/1.1\r" H "\r\n\r\n"),
-        BAD("GET http://x/ HTTP/1.1\r\n" H "\r\n"),                     /* absolute form */
+        BAD("GET http://x/ HTTP/1.1\r\n" H "\r\n"), /* absolute form */
         BAD("GET x HTTP/1.1\r\n" H "\r\n"),
         BAD("GET * HTTP/1.1\r\n" H "\r\n"),
         BAD("GET /a b HTTP/1.1\r\n" H "\r\n"),
@@ -357,7 +364,7 @@ static void malformed_requests_are_refused(void **state)
         BAD("FOO / HTTP/1.1\r\n" H "\r\n"),
         BAD("CONNECT x:1 HTTP/1.1\r\n" H "\r\n"),
         BAD("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-        BAD("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),            /* TLS */
+        BAD("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), /* TLS */
         BAD("\r\n\r\n\r\nGET / HTTP/1.1\r\n" H "\r\n"),
 #define C "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"
         BAD(C "5\nhello\r\n0\r\n\r\n"),
@@ -407,8 +414,10 @@ static void good_requests_are_not_refused(void **state)
         "PROPFIND / HTTP/1.1\r\n" H "Connection: close\r\n\r\n",
         "GET / HTTP/1.1\r\n" H "Connection: upgrade, close\r\nUpgrade: h2c\r\n\r\n",
         "POST /echo HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: 5\r\n\r\nhello",
-        "POST /echo HTTP/1.1\r\n" H "Connection: close\r\nTransfer-Encoding: Chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\n" H "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n05\r\nhello\r\n000\r\nT: v\r\n\r\n",
+        "POST /echo HTTP/1.1\r\n" H
+        "Connection: close\r\nTransfer-Encoding: Chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\n" H
+        "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n05\r\nhello\r\n000\r\nT: v\r\n\r\n",
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct peer p;
@@ -423,8 +432,9 @@ static void good_requests_are_not_refused(void **state)
 static void every_division_of_a_request_is_read_the_same(void **state)
 {
     (void)state;
-    static const char text[] = "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n1\r\n!\r\n0\r\n"
-                               "T: v\r\n\r\nPOST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nConnection: close\r\n\r\nabc";
+    static const char text[] =
+        "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n1\r\n!\r\n0\r\n"
+        "T: v\r\n\r\nPOST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nConnection: close\r\n\r\nabc";
     for (size_t cut = 1; cut < sizeof text - 1; cut++) {
         struct peer p;
         peer_open(&p);
@@ -466,7 +476,8 @@ static void limits_have_their_statuses(void **state)
     peer_await(&p, "HTTP/1.1 417 ");
     peer_close(&p);
     static const char *const large[] = {"POST /small HTTP/1.1\r\n" H "Content-Length: 11\r\n\r\n01234567890",
-                                        "POST /small HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n"};
+                                        "POST /small HTTP/1.1\r\n" H
+                                        "Transfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n"};
     for (int i = 0; i < 2; i++) {
         exchange(&p, large[i], strlen(large[i]));
         peer_await(&p, "HTTP/1.1 413 ");
@@ -484,7 +495,8 @@ static void ten_thousand_pipelined_requests_are_answered_in_order(void **state)
     static char bytes[N * 80];
     size_t n = 0;
     for (int i = 0; i < N; i++)
-        n += (size_t)snprintf(bytes + n, sizeof bytes - n, "POST /echo HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n=%05d", i);
+        n += (size_t)snprintf(bytes + n, sizeof bytes - n,
+                              "POST /echo HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n=%05d", i);
     struct peer p;
     peer_open(&p);
     peer_send(&p, str_make(bytes, n));
@@ -639,10 +651,12 @@ static void a_body_that_nobody_wants_is_swallowed_or_ends_the_connection(void **
     (void)state;
     static char bytes[300000];
     struct peer p;
-    size_t n = (size_t)snprintf(bytes, sizeof bytes, "POST /unread HTTP/1.1\r\n" H "Content-Length: 60000\r\n\r\n");
+    size_t n =
+        (size_t)snprintf(bytes, sizeof bytes, "POST /unread HTTP/1.1\r\n" H "Content-Length: 60000\r\n\r\n");
     memset(bytes + n, 'x', 60000);
     n += 60000;
-    n += (size_t)snprintf(bytes + n, sizeof bytes - n, "GET /second HTTP/1.1\r\n" H "Connection: close\r\n\r\n");
+    n += (size_t)snprintf(bytes + n, sizeof bytes - n,
+                          "GET /second HTTP/1.1\r\n" H "Connection: close\r\n\r\n");
     exchange(&p, bytes, n);
     assert_int_equal(count(&p.got, "HTTP/1.1 200 OK"), 2);
     peer_close(&p);
@@ -659,7 +673,9 @@ static void large_bodies_arrive_whole(void **state)
     (void)state;
     static char bytes[1 << 20];
     struct peer p;
-    size_t n = (size_t)snprintf(bytes, sizeof bytes, "POST /echo HTTP/1.1\r\n" H "Content-Length: 1000000\r\nConnection: close\r\n\r\n");
+    size_t n =
+        (size_t)snprintf(bytes, sizeof bytes,
+                         "POST /echo HTTP/1.1\r\n" H "Content-Length: 1000000\r\nConnection: close\r\n\r\n");
     for (size_t i = n; i < n + 1000000; i++)
         bytes[i] = (char)('a' + i % 26);
     exchange(&p, bytes, n + 1000000);
@@ -673,7 +689,8 @@ static void a_paused_body_stops_its_sender(void **state)
     (void)state;
     enum { N = 16 << 20 };
     static char bytes[N + 200];
-    size_t n = (size_t)snprintf(bytes, sizeof bytes, "POST /stream HTTP/1.1\r\n" H "Content-Length: %d\r\n\r\n", N);
+    size_t n =
+        (size_t)snprintf(bytes, sizeof bytes, "POST /stream HTTP/1.1\r\n" H "Content-Length: %d\r\n\r\n", N);
     struct peer p;
     pause_stream = true;
     peer_open(&p);
@@ -786,7 +803,8 @@ static void queries_are_decoded(void **state)
     (void)state;
     struct peer p;
     peer_open(&p);
-    peer_send(&p, STR("GET /held?a=1&b=x%20y+z&c&%64=%zz HTTP/1.1\r\nhOsT: x\r\nX-A: \t v \r\nx-a: w\r\n\r\n"));
+    peer_send(&p,
+              STR("GET /held?a=1&b=x%20y+z&c&%64=%zz HTTP/1.1\r\nhOsT: x\r\nX-A: \t v \r\nx-a: w\r\n\r\n"));
     run_for(20);
     struct str v;
     struct err err = ERR_INIT;

@@ -17,16 +17,16 @@ enum create_mode { CREATE_OK, CREATE_STATUS, CREATE_BREAK, CREATE_HANG, CREATE_G
 enum start_mode { START_RUNS, START_STATUS, START_ENDS, START_HANGS };
 
 static struct {
-    bool v1;                /* no /v2 path */
-    int refuse_probes;      /* 500 to so many probes first */
+    bool v1;           /* no /v2 path */
+    int refuse_probes; /* 500 to so many probes first */
     enum create_mode create;
-    int status;             /* of CREATE_STATUS, START_STATUS */
+    int status; /* of CREATE_STATUS, START_STATUS */
     const char *retry_after;
-    bool makes_anyway;      /* a failing create leaves a sandbox */
-    int deletes_fail;       /* 500 to so many deletes first */
+    bool makes_anyway; /* a failing create leaves a sandbox */
+    int deletes_fail;  /* 500 to so many deletes first */
     enum start_mode start;
-    const char *script;     /* what Start says: frames separated by '|'; see say() */
-    const char *attach;     /* what Connect says; NULL: 404 not_found */
+    const char *script; /* what Start says: frames separated by '|'; see say() */
+    const char *attach; /* what Connect says; NULL: 404 not_found */
     int health;
     int list_pages;
 
@@ -52,7 +52,8 @@ static void frame(struct http_request *r, int flags, struct str payload)
     http_stream_write(r, payload);
 }
 
-/* "start", "out:<base64>", "err:<base64>", "exit:3", "exit0", "kill", "end", "error:<code>", "cut", "bad", "rest". */
+/* "start", "out:<base64>", "err:<base64>", "exit:3", "exit0", "kill", "end", "error:<code>", "cut", "bad",
+ * "rest". */
 static void say(struct http_request *r, const char *script)
 {
     struct str rest = str_of(script), word;
@@ -63,17 +64,26 @@ static void say(struct http_request *r, const char *script)
         if (str_eq_c(name, "start"))
             frame(r, 0, STR("{\"event\":{\"start\":{\"pid\":42}}}"));
         else if (str_eq_c(name, "out") || str_eq_c(name, "err"))
-            frame(r, 0, str_make(text, (size_t)snprintf(text, sizeof text, "{\"event\":{\"data\":{\"std%.*s\":\"%.*s\"}}}", STR_ARG(name), STR_ARG(value))));
+            frame(r, 0,
+                  str_make(text, (size_t)snprintf(text, sizeof text,
+                                                  "{\"event\":{\"data\":{\"std%.*s\":\"%.*s\"}}}",
+                                                  STR_ARG(name), STR_ARG(value))));
         else if (str_eq_c(name, "exit0"))
             frame(r, 0, STR("{\"event\":{\"end\":{\"exited\":true,\"status\":\"exit status 0\"}}}"));
         else if (str_eq_c(name, "exit"))
-            frame(r, 0, str_make(text, (size_t)snprintf(text, sizeof text, "{\"event\":{\"end\":{\"exitCode\":%.*s,\"exited\":true}}}", STR_ARG(value))));
+            frame(r, 0,
+                  str_make(text, (size_t)snprintf(text, sizeof text,
+                                                  "{\"event\":{\"end\":{\"exitCode\":%.*s,\"exited\":true}}}",
+                                                  STR_ARG(value))));
         else if (str_eq_c(name, "kill"))
             frame(r, 0, STR("{\"event\":{\"end\":{\"exitCode\":-1,\"status\":\"signal: killed\"}}}"));
         else if (str_eq_c(name, "bad"))
             frame(r, 1, STR("zip"));
         else if (str_eq_c(name, "error"))
-            frame(r, 2, str_make(text, (size_t)snprintf(text, sizeof text, "{\"error\":{\"code\":\"%.*s\",\"message\":\"m\"}}", STR_ARG(value))));
+            frame(r, 2,
+                  str_make(text, (size_t)snprintf(text, sizeof text,
+                                                  "{\"error\":{\"code\":\"%.*s\",\"message\":\"m\"}}",
+                                                  STR_ARG(value))));
         else if (str_eq_c(name, "end"))
             frame(r, 2, STR("{}"));
         else if (str_eq_c(name, "cut")) { /* once what was said is on its way */
@@ -120,7 +130,8 @@ static void fake_create(struct http_request *r, struct str body)
     switch (fake.create) {
     case CREATE_OK:
         http_reply(r, 201, "application/json",
-                   STR("{\"sandboxID\":\"isandbox1\",\"envdVersion\":\"0.5.13\",\"envdAccessToken\":\"tok\",\"domain\":null}"));
+                   STR("{\"sandboxID\":\"isandbox1\",\"envdVersion\":\"0.5.13\",\"envdAccessToken\":\"tok\","
+                       "\"domain\":null}"));
         break;
     case CREATE_STATUS:
         fake_error(r, fake.status);
@@ -145,12 +156,14 @@ static void fake_list(struct http_request *r)
     uuid_format(boot, b);
     uuid_format(nonce, n);
     static char text[8192];
-    size_t at = (size_t)snprintf(text, sizeof text, "[{\"sandboxID\":\"iother\",\"metadata\":{\"deployment\":\"x\"}}");
+    size_t at = (size_t)snprintf(text, sizeof text,
+                                 "[{\"sandboxID\":\"iother\",\"metadata\":{\"deployment\":\"x\"}}");
     for (int i = 0; i < fake.live; i++)
-        at += (size_t)snprintf(text + at, sizeof text - at,
-                               ",{\"sandboxID\":\"ilive%d\",\"startedAt\":\"2026-11-21T08:00:00Z\",\"metadata\":{"
-                               "\"deployment\":\"%s\",\"executor_boot\":\"%s\",\"nonce\":\"%s\"}}",
-                               i, d, b, n);
+        at += (size_t)snprintf(
+            text + at, sizeof text - at,
+            ",{\"sandboxID\":\"ilive%d\",\"startedAt\":\"2026-11-21T08:00:00Z\",\"metadata\":{"
+            "\"deployment\":\"%s\",\"executor_boot\":\"%s\",\"nonce\":\"%s\"}}",
+            i, d, b, n);
     snprintf(text + at, sizeof text - at, "]");
     if (fake.lists < fake.list_pages)
         http_set_header(r, "X-Next-Token", STR("next/1"));
@@ -289,7 +302,8 @@ static void on_snapshot(void *arg, const char *id, const struct sandbox_failure 
     on_text(arg, str_of(id), failure);
 }
 
-static void on_list(void *arg, const struct sandbox_listed *items, size_t count, const struct sandbox_failure *failure)
+static void on_list(void *arg, const struct sandbox_listed *items, size_t count,
+                    const struct sandbox_failure *failure)
 {
     (void)arg;
     seen.count = count;
@@ -360,8 +374,12 @@ static void open_provider(const char *api)
 
 static void create(int64_t deadline_ms)
 {
-    struct sandbox_create spec = {.template_id = "base", .ttl_ms = 1500, .deployment = deployment,
-                                  .executor_boot = boot, .nonce = nonce, .deadline_ms = deadline_ms};
+    struct sandbox_create spec = {.template_id = "base",
+                                  .ttl_ms = 1500,
+                                  .deployment = deployment,
+                                  .executor_boot = boot,
+                                  .nonce = nonce,
+                                  .deadline_ms = deadline_ms};
     request = sandbox_create(provider, &spec, on_created, NULL);
     assert_non_null(request);
 }
@@ -371,10 +389,18 @@ static void begin_spawn(const char *script, bool lose_interest)
     static const char *const args[] = {"-c", "echo \"hi\"", NULL}, *const env[] = {"A=b=c", "E=", NULL};
     static struct sandbox sandbox = {.id = "isandbox1", .token = "tok", .envd_version = "0.5.13"};
     fake.script = script;
-    struct sandbox_spawn spec = {.sandbox = &sandbox, .cmd = "/bin/sh", .args = args, .env = env, .cwd = "/tmp",
-                                 .kill_after_ms = 60000, .start_deadline_ms = 300};
-    struct sandbox_process_events events = {.on_start = on_start, .on_stdout = on_stdout, .on_stderr = on_stderr,
-                                            .on_end = on_end, .arg = lose_interest ? &seen : NULL};
+    struct sandbox_spawn spec = {.sandbox = &sandbox,
+                                 .cmd = "/bin/sh",
+                                 .args = args,
+                                 .env = env,
+                                 .cwd = "/tmp",
+                                 .kill_after_ms = 60000,
+                                 .start_deadline_ms = 300};
+    struct sandbox_process_events events = {.on_start = on_start,
+                                            .on_stdout = on_stdout,
+                                            .on_stderr = on_stderr,
+                                            .on_end = on_end,
+                                            .arg = lose_interest ? &seen : NULL};
     request = sandbox_spawn(provider, &spec, &events);
     assert_non_null(request);
 }
@@ -395,9 +421,11 @@ static int setup(void **state)
     loop = loop_new();
     struct err err = ERR_INIT;
     assert_int_equal(crypto_init(&err), 0);
-    server = http_server_open(
-        loop, &(struct http_server_options){.listen = "127.0.0.1:0", .app = {.on_request = on_request, .on_gone = on_gone}},
-        &err);
+    server =
+        http_server_open(loop,
+                         &(struct http_server_options){.listen = "127.0.0.1:0",
+                                                       .app = {.on_request = on_request, .on_gone = on_gone}},
+                         &err);
     key = secret_new(STR("e2b_0123"));
     guard = loop_timer_new(loop, too_late, NULL);
     cutter = loop_timer_new(loop, cut, NULL);
@@ -494,7 +522,8 @@ static void plain_refusals_have_their_class(void **state)
     static const struct {
         int status;
         enum err_retry retry;
-    } cases[] = {{400, RETRY_NEVER}, {401, RETRY_LATER}, {403, RETRY_NEVER}, {404, RETRY_NEVER}, {503, RETRY_LATER}};
+    } cases[] = {
+        {400, RETRY_NEVER}, {401, RETRY_LATER}, {403, RETRY_NEVER}, {404, RETRY_NEVER}, {503, RETRY_LATER}};
     open_provider(NULL);
     fake.create = CREATE_STATUS;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -636,8 +665,9 @@ static void a_program_runs_to_its_end(void **state)
     assert_int_equal(seen.starts, 1);
     assert_string_equal(fake.timeout_ms, "60000");
     assert_string_equal(fake.token, "tok");
-    assert_string_equal(fake.body, "{\"process\":{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"echo \\\"hi\\\"\"],\"envs\":{\"A\":"
-                                   "\"b=c\",\"E\":\"\"},\"cwd\":\"/tmp\"},\"stdin\":false}");
+    assert_string_equal(
+        fake.body, "{\"process\":{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"echo \\\"hi\\\"\"],\"envs\":{\"A\":"
+                   "\"b=c\",\"E\":\"\"},\"cwd\":\"/tmp\"},\"stdin\":false}");
 }
 
 static void a_missing_end_stream_is_tolerated(void **state)
@@ -678,8 +708,9 @@ static void a_cut_stream_is_attached_again(void **state)
 {
     (void)state;
     open_provider(NULL);
-    static const char *const cuts[] = {"start|out:aGVsbG8K|cut", "start|out:aGVsbG8K|end", "start|out:aGVsbG8K|bad",
-                                       "start|out:aGVsbG8K|error:unavailable", "start|out:aGVsbG8K|error:internal"};
+    static const char *const cuts[] = {"start|out:aGVsbG8K|cut", "start|out:aGVsbG8K|end",
+                                       "start|out:aGVsbG8K|bad", "start|out:aGVsbG8K|error:unavailable",
+                                       "start|out:aGVsbG8K|error:internal"};
     for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
         memset(&seen, 0, sizeof seen);
         fake.attach = "start|out:Ynll|exit:7|end";
@@ -816,7 +847,8 @@ static void bad_options_are_refused(void **state)
 {
     (void)state;
     struct err err = ERR_INIT;
-    assert_null(provider_e2b_open(loop, &(struct provider_e2b_options){.api_url = "x", .api_key = key}, &err));
+    assert_null(
+        provider_e2b_open(loop, &(struct provider_e2b_options){.api_url = "x", .api_key = key}, &err));
     assert_null(provider_e2b_open(loop, &(struct provider_e2b_options){.api_url = "http://x"}, &err));
     assert_int_equal(err.code, ERR_CONFIG);
 }
