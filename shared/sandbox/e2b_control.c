@@ -127,12 +127,21 @@ static void create_look(struct e2b_request *r)
 
 /* ---- create: the call ---- */
 
+/* Fit for headers and addresses: visible ASCII alone. */
+static bool is_plain(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] <= ' ' || s.p[i] >= 0x7f)
+            return false;
+    return true;
+}
+
 static bool copy_member(const struct json_value *root, const char *key, char *out, size_t out_bytes)
 {
     struct str text;
     if (!json_str(json_get(root, key), &text))
         return true; /* absent or null */
-    return str_copy(text, out, out_bytes);
+    return is_plain(text) && str_copy(text, out, out_bytes);
 }
 
 static bool read_sandbox(struct str body, struct sandbox *out)
