@@ -1,8 +1,11 @@
 /* The HTTP side: what its parts share. One port serves both of E2B's planes; a request that names a sandbox
- * (E2b-Sandbox-Id, or a Host of "<port>-<id>.…") is for that sandbox's data plane, any other for the control plane.
+ * (E2b-Sandbox-Id, or a Host of "<port>-<id>.…") is for that sandbox's data plane, any other for the control
+ * plane.
  *
  *   api.c           routing, access, errors
- *   api_control.c   /sandboxes, /snapshots, /templates
+ *   api_control.c   /sandboxes, and which of the next two:
+ *   api_list.c      the list
+ *   api_snapshots.c /snapshots, /templates
  *   api_process.c   process.Process
  *   api_files.c     /files
  *   api_tree.c      filesystem.Filesystem */
@@ -36,15 +39,16 @@ struct api_pending {
 struct http_app api_app(void);
 
 /* E2B's error shape: {"code":status,"message":…}. */
-void api_error(struct http_request *r, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void api_error(struct http_request *r, int status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* An err as such an answer; 429 and 503 as E2B has them. */
 void api_error_of(struct http_request *r, const struct err *err);
 /* A JSON answer; takes the content out of body and deinits it. 500 when it has failed. */
 void api_json(struct http_request *r, int status, struct buf *body);
 void api_empty(struct http_request *r, int status);
 
-/* The sandbox that a data-plane request names and may use; otherwise the request is answered and NULL returned. Look it
- * up again after every wait. */
+/* The sandbox that a data-plane request names and may use; otherwise the request is answered and NULL
+ * returned. Look it up again after every wait. */
 struct sandbox *api_sandbox(struct api *a, struct http_request *r, bool need_token);
 /* The E2B user that Basic authorization or ?username= names; empty: the default. */
 struct str api_user(struct http_request *r);

@@ -1,42 +1,33 @@
-/* The control plane: sandboxes, snapshots, templates. Both generations of paths are served: an SDK since 2.51 uses
- * /v2/…, older ones the bare paths. What E2B has and this host has not answers 501 rather than pretending. */
-#include <stdio.h>
+/* The control plane: sandboxes, snapshots, templates. Both generations of paths are served: an SDK since 2.51
+ * uses /v2/…, older ones the bare paths. What E2B has and this host has not answers 501 rather than
+ * pretending. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "api.h"
-#include "base/log.h"
-#include "filter.h"
+#include "control.h"
 
 enum {
     V1_TTL_SEC = 15,
     V2_TTL_SEC = 300,
     REFRESH_MIN_SEC = 15,
     REFRESH_MAX_SEC = 3600,
-    PAGE_MAX = 100,
+    METRICS_MAX = 100,
     MAX_PAIRS = 256,
-    MAX_SEGMENTS = 5,
 };
 
-/* A path cut at '/': /v2/sandboxes/x/connect -> version 2, {"sandboxes","x","connect"}. */
-struct route {
-    int version;
-    struct str seg[MAX_SEGMENTS];
-    int count;
-};
-
-static bool cut_path(struct http_request *r, struct route *out)
+bool control_cut_path(struct http_request *r, struct route *out)
 {
     struct str rest = http_path(r), part;
     *out = (struct route){.version = 1};
     while (str_split(&rest, '/', &part)) {
-        if (part.n == 0) continue;
+        if (part.n == 0)
+            continue;
         if (out->count == 0 && part.n == 2 && part.p[0] == 'v' && part.p[1] >= '1' && part.p[1] <= '9') {
             out->version = part.p[1] - '0';
             continue;
         }
-        if (out->count == MAX_SEGMENTS || !http_decode(r, part, false, &out->seg[out->count++])) return false;
+        if (out->count == MAX_SEGMENTS || !http_decode(r, part, false, &out->seg[out->count++]))
+            return false;
     }
     return true;
 }
@@ -57,7 +48,8 @@ static void put_created(struct json_writer *w, const struct sandbox *s)
     jw_kcstr(w, "clientID", "sandpiper");
     jw_kcstr(w, "alias", spec->template_id);
     jw_kcstr(w, "envdVersion", API_ENVD_VERSION);
-    if (sandbox_token(s)[0] != '\0') jw_kcstr(w, "envdAccessToken", sandbox_token(s));
+    if (sandbox_token(s)[0] != '\0')
+        jw_kcstr(w, "envdAccessToken", sandbox_token(s));
     jw_knull(w, "trafficAccessToken");
     jw_knull(w, "domain");
     jw_object_end(w);
@@ -74,8 +66,7 @@ static void put_pairs(struct json_writer *w, const char *key, const struct pairs
     jw_object_end(w);
 }
 
-/* The members that a list and a single read share; the object stays open. */
-static void put_listed(struct json_writer *w, const struct api *a, const struct sandbox *s)
+void control_put_listed(struct json_writer *w, const struct api *a, const struct sandbox *s)
 {
     const struct sandbox_spec *spec = sandbox_spec_of(s);
     jw_object(w);
@@ -95,8 +86,9 @@ static void put_listed(struct json_writer *w, const struct api *a, const struct 
 
 static void put_detail(struct json_writer *w, const struct api *a, const struct sandbox *s)
 {
-    put_listed(w, a, s);
-    if (sandbox_token(s)[0] != '\0') jw_kcstr(w, "envdAccessToken", sandbox_token(s));
+    control_put_listed(w, a, s);
+    if (sandbox_token(s)[0] != '\0')
+        jw_kcstr(w, "envdAccessToken", sandbox_token(s));
     jw_knull(w, "domain");
     jw_kbool(w, "allowInternetAccess", sandbox_spec_of(s)->network);
     jw_key(w, "lifecycle");
@@ -142,14 +134,18 @@ static void on_created(void *arg, struct sandbox *s, const struct err *err)
 static bool read_pairs(const struct json_value *object, struct pairs *out)
 {
     struct str value;
-    if (object == NULL || json_type_of(object) == JSON_NULL) return true;
-    if (json_type_of(object) != JSON_OBJECT || json_count(object) > MAX_PAIRS) return false;
+    if (object == NULL || json_type_of(object) == JSON_NULL)
+        return true;
+    if (json_type_of(object) != JSON_OBJECT || json_count(object) > MAX_PAIRS)
+        return false;
     for (const struct json_value *v = json_first(object); v != NULL; v = json_next(v))
-        if (!json_str(v, &value) || !pairs_add(out, json_key(v), value)) return false;
+        if (!json_str(v, &value) || !pairs_add(out, json_key(v), value))
+            return false;
     return true;
 }
 
-/* A field that asks for something this host has not: true, {…} or […]; false, null and empty ones are fine. */
+/* A field that asks for something this host has not: true, {…} or […]; false, null and empty ones are fine.
+ */
 static bool asks(const struct json_value *root, const char *key)
 {
     const struct json_value *v = json_get(root, key);
@@ -162,7 +158,8 @@ static const char *unsupported(const struct json_value *root)
 {
     static const char *const keys[] = {"autoPause", "network", "mcp", "iam", "volumeMounts"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (asks(root, keys[i])) return keys[i];
+        if (asks(root, keys[i]))
+            return keys[i];
     return NULL;
 }
 
@@ -184,13 +181,16 @@ static bool read_create(struct api *a, struct http_request *r, const struct json
                (!json_int(doc, json_get(root, "timeout"), &ttl_sec) || ttl_sec <= 0)) {
         api_error(r, 400, "validation error: timeout: a positive integer is expected");
     } else if (ttl_sec > a->options->max_ttl_ms / 1000) {
-        api_error(r, 400, "Timeout cannot be greater than %lld hours", (long long)a->options->max_ttl_ms / 3600000);
-    } else if (!read_pairs(json_get(root, "metadata"), &spec->metadata) || !read_pairs(json_get(root, "envVars"), &spec->env)) {
+        api_error(r, 400, "Timeout cannot be greater than %lld hours",
+                  (long long)a->options->max_ttl_ms / 3600000);
+    } else if (!read_pairs(json_get(root, "metadata"), &spec->metadata) ||
+               !read_pairs(json_get(root, "envVars"), &spec->env)) {
         api_error(r, 400, "validation error: metadata, envVars: objects of strings are expected");
     } else if (!snapshots_resolve(a->snapshots, template, spec)) {
         api_error(r, 404, "template '%.*s' not found", STR_ARG(template));
     } else {
-        if (version < 2) json_bool(json_get(root, "secure"), &spec->secure);
+        if (version < 2)
+            json_bool(json_get(root, "secure"), &spec->secure);
         json_bool(json_get(root, "allow_internet_access"), &spec->network);
         spec->ttl_ms = ttl_sec * 1000;
         spec->template_id = str_dup(template);
@@ -228,9 +228,11 @@ static void create(void *arg, struct http_request *r, struct str body)
         api_error(r, 400, "validation error: %s", err.msg);
         return;
     }
-    cut_path(r, &route);
-    if (read_create(a, r, doc, route.version, &spec)) start_creation(a, r, &spec);
-    else sandbox_spec_free(&spec);
+    control_cut_path(r, &route);
+    if (read_create(a, r, doc, route.version, &spec))
+        start_creation(a, r, &spec);
+    else
+        sandbox_spec_free(&spec);
     json_free(&doc);
 }
 
@@ -239,7 +241,8 @@ static void create(void *arg, struct http_request *r, struct str body)
 static struct sandbox *find(struct api *a, struct http_request *r, struct str id)
 {
     struct sandbox *s = host_find(a->host, id);
-    if (s == NULL) api_error(r, 404, "Sandbox \"%.*s\" doesn't exist or you don't have access to it", STR_ARG(id));
+    if (s == NULL)
+        api_error(r, 404, "Sandbox \"%.*s\" doesn't exist or you don't have access to it", STR_ARG(id));
     return s;
 }
 
@@ -247,7 +250,8 @@ static void read_one(struct api *a, struct http_request *r, struct str id)
 {
     struct sandbox *s = find(a, r, id);
     struct buf body;
-    if (s == NULL) return;
+    if (s == NULL)
+        return;
     buf_init(&body, API_MAX_ANSWER);
     struct json_writer w = json_writer(&body);
     put_detail(&w, a, s);
@@ -257,34 +261,39 @@ static void read_one(struct api *a, struct http_request *r, struct str id)
 static void kill_one(struct api *a, struct http_request *r, struct str id)
 {
     struct sandbox *s = find(a, r, id);
-    if (s == NULL) return;
+    if (s == NULL)
+        return;
     sandbox_kill(&s, "killed by its client");
     api_empty(r, 204);
 }
 
-/* An integer member of a small body; dflt when absent. Answers and returns false when it is something else. */
+/* An integer member of a small body; dflt when absent. Answers and returns false when it is something else.
+ */
 static bool read_number(struct http_request *r, struct str body, const char *key, int64_t dflt, int64_t *out)
 {
     struct err err = ERR_INIT;
     struct json *doc = json_parse(body.n > 0 ? body : STR("{}"), &err);
     const struct json_value *v = doc != NULL ? json_get(json_root(doc), key) : NULL;
     bool ok = doc != NULL && (v == NULL ? dflt >= 0 : json_int(doc, v, out));
-    if (v == NULL) *out = dflt;
+    if (v == NULL)
+        *out = dflt;
     json_free(&doc);
-    if (!ok) api_error(r, 400, "validation error: %s: an integer is expected", key);
+    if (!ok)
+        api_error(r, 400, "validation error: %s: an integer is expected", key);
     return ok;
 }
 
-/* The sandbox that the path of a request with a body names. */
-static struct sandbox *named(struct api *a, struct http_request *r, struct route *route)
+struct sandbox *control_named(struct api *a, struct http_request *r, struct route *route)
 {
-    return cut_path(r, route) && route->count >= 2 ? find(a, r, route->seg[1]) : NULL;
+    return control_cut_path(r, route) && route->count >= 2 ? find(a, r, route->seg[1]) : NULL;
 }
 
 static bool within_max(struct api *a, struct http_request *r, int64_t sec)
 {
-    if (sec <= a->options->max_ttl_ms / 1000) return true;
-    api_error(r, 400, "Timeout cannot be greater than %lld hours", (long long)a->options->max_ttl_ms / 3600000);
+    if (sec <= a->options->max_ttl_ms / 1000)
+        return true;
+    api_error(r, 400, "Timeout cannot be greater than %lld hours",
+              (long long)a->options->max_ttl_ms / 3600000);
     return false;
 }
 
@@ -292,9 +301,11 @@ static void set_timeout(void *arg, struct http_request *r, struct str body)
 {
     struct route route;
     int64_t sec;
-    if (!read_number(r, body, "timeout", -1, &sec)) return;
-    struct sandbox *s = named(arg, r, &route);
-    if (s == NULL || !within_max(arg, r, sec)) return;
+    if (!read_number(r, body, "timeout", -1, &sec))
+        return;
+    struct sandbox *s = control_named(arg, r, &route);
+    if (s == NULL || !within_max(arg, r, sec))
+        return;
     sandbox_set_ttl(s, sec > 0 ? sec * 1000 : 0);
     api_empty(r, 204);
 }
@@ -302,16 +313,19 @@ static void set_timeout(void *arg, struct http_request *r, struct str body)
 /* Never shortens. */
 static void extend(struct sandbox *s, int64_t sec)
 {
-    if (wall_now().us + sec * 1000000 > sandbox_ends_at(s).us) sandbox_set_ttl(s, sec * 1000);
+    if (wall_now().us + sec * 1000000 > sandbox_ends_at(s).us)
+        sandbox_set_ttl(s, sec * 1000);
 }
 
 static void refresh(void *arg, struct http_request *r, struct str body)
 {
     struct route route;
     int64_t sec;
-    if (!read_number(r, body, "duration", REFRESH_MIN_SEC, &sec)) return;
-    struct sandbox *s = named(arg, r, &route);
-    if (s == NULL) return;
+    if (!read_number(r, body, "duration", REFRESH_MIN_SEC, &sec))
+        return;
+    struct sandbox *s = control_named(arg, r, &route);
+    if (s == NULL)
+        return;
     extend(s, sec < REFRESH_MIN_SEC ? REFRESH_MIN_SEC : sec > REFRESH_MAX_SEC ? REFRESH_MAX_SEC : sec);
     api_empty(r, 204);
 }
@@ -321,9 +335,11 @@ static void connect_one(void *arg, struct http_request *r, struct str body)
     struct route route;
     struct buf out;
     int64_t sec;
-    if (!read_number(r, body, "timeout", V2_TTL_SEC, &sec)) return;
-    struct sandbox *s = named(arg, r, &route);
-    if (s == NULL || !within_max(arg, r, sec)) return;
+    if (!read_number(r, body, "timeout", V2_TTL_SEC, &sec))
+        return;
+    struct sandbox *s = control_named(arg, r, &route);
+    if (s == NULL || !within_max(arg, r, sec))
+        return;
     extend(s, sec > 0 ? sec : 0);
     buf_init(&out, API_MAX_ANSWER);
     struct json_writer w = json_writer(&out);
@@ -360,7 +376,8 @@ static void metrics_one(struct api *a, struct http_request *r, struct str id)
 {
     struct sandbox *s = find(a, r, id);
     struct buf body;
-    if (s == NULL) return;
+    if (s == NULL)
+        return;
     buf_init(&body, API_MAX_ANSWER);
     struct json_writer w = json_writer(&body);
     jw_array(&w);
@@ -379,9 +396,10 @@ static void metrics_many(struct api *a, struct http_request *r)
     jw_object(&w);
     jw_key(&w, "sandboxes");
     jw_object(&w);
-    for (int i = 0; i < PAGE_MAX && str_split(&ids, ',', &id); i++) {
+    for (int i = 0; i < METRICS_MAX && str_split(&ids, ',', &id); i++) {
         struct sandbox *s = host_find(a->host, id);
-        if (s == NULL) continue;
+        if (s == NULL)
+            continue;
         jw_key_str(&w, id);
         put_metrics(&w, a, s);
     }
@@ -390,267 +408,72 @@ static void metrics_many(struct api *a, struct http_request *r)
     api_json(r, 200, &body);
 }
 
-/* ---- list ---- */
-
-struct listing {
-    struct pairs filter;
-    bool running, ascending, paged;
-    int64_t limit;
-    struct str after;    /* the id of the last one of the page before; empty: from the start */
-    struct str template;
-    wall_t started_after;
-};
-
-static bool state_wanted(struct str states)
-{
-    struct str state;
-    if (states.n == 0) return true;
-    while (str_split(&states, ',', &state))
-        if (str_eq_c(state, "running")) return true;
-    return false;
-}
-
-static bool read_listing(struct http_request *r, struct listing *l, struct err *err)
-{
-    struct str text;
-    uint64_t limit;
-    l->limit = PAGE_MAX;
-    l->running = true;
-    if (http_query_get(r, "state", &text, err) == 1) l->running = state_wanted(text);
-    if (http_query_get(r, "order", &text, err) == 1) l->ascending = str_eq_c(text, "asc");
-    if (http_query_get(r, "template", &text, err) == 1) l->template = text;
-    if (http_query_get(r, "nextToken", &text, err) == 1) l->after = text;
-    if (http_query_get(r, "limit", &text, err) == 1) {
-        if (!str_to_u64(text, &limit) || limit < 1 || limit > PAGE_MAX)
-            return err_set(err, ERR_BAD_QUERY, "limit: 1 to %d is expected", PAGE_MAX) == 0;
-        l->limit = (int64_t)limit;
-    }
-    if (http_query_get(r, "startedAfter", &text, err) == 1 && !wall_parse(text, &l->started_after))
-        return err_set(err, ERR_BAD_QUERY, "startedAfter: an RFC 3339 time is expected") == 0;
-    if (http_query_get(r, "metadata", &text, err) == 1) return filter_parse(text, &l->filter, err);
-    return err->code == ERR_NONE;
-}
-
-static bool wanted(const struct listing *l, const struct sandbox *s)
-{
-    const struct sandbox_spec *spec = sandbox_spec_of(s);
-    return l->running && (l->template.n == 0 || str_eq_c(l->template, spec->template_id)) &&
-           sandbox_started_at(s).us > l->started_after.us && filter_match(&l->filter, &spec->metadata);
-}
-
-/* The running sandboxes, as an array (the caller frees it). */
-static struct sandbox **collect(struct api *a, int *count)
-{
-    struct sandbox **all = calloc((size_t)host_running(a->host) + 1, sizeof(struct sandbox *));
-    *count = 0;
-    for (struct sandbox *s = host_next(a->host, NULL); s != NULL && all != NULL; s = host_next(a->host, s)) all[(*count)++] = s;
-    return all;
-}
-
-/* The cursor is opaque to clients: "<position in time>.<id>", so that a page can follow one whose last has died. */
-static bool past_cursor(const struct listing *l, const struct sandbox *s)
-{
-    struct str rest = l->after, time;
-    int64_t us;
-    if (l->after.n == 0) return true;
-    if (!str_split(&rest, '.', &time) || !str_to_i64(time, &us)) return false;
-    int64_t own = sandbox_started_at(s).us;
-    if (own == us) return strcmp(sandbox_id(s), rest.n > 0 ? rest.p : "") > 0 ? l->ascending : false;
-    return l->ascending ? own > us : own < us;
-}
-
-static int by_age(const void *x, const void *y)
-{
-    const struct sandbox *a = *(struct sandbox *const *)x, *b = *(struct sandbox *const *)y;
-    int64_t d = sandbox_started_at(a).us - sandbox_started_at(b).us;
-    return d != 0 ? (d < 0 ? -1 : 1) : strcmp(sandbox_id(a), sandbox_id(b));
-}
-
-static void write_listing(struct api *a, struct http_request *r, const struct listing *l)
-{
-    int count, given = 0;
-    struct sandbox **all = collect(a, &count);
-    const struct sandbox *last = NULL;
-    struct buf body;
-    char token[64];
-    if (all != NULL) qsort(all, (size_t)count, sizeof(struct sandbox *), by_age);
-    buf_init(&body, API_MAX_ANSWER);
-    struct json_writer w = json_writer(&body);
-    jw_array(&w);
-    for (int i = 0; i < count; i++) {
-        const struct sandbox *s = all[l->ascending ? i : count - 1 - i];
-        if (!wanted(l, s) || !past_cursor(l, s)) continue;
-        if (l->paged && given == l->limit) {
-            snprintf(token, sizeof token, "%lld.%s", (long long)sandbox_started_at(last).us, sandbox_id(last));
-            http_set_header(r, "X-Next-Token", str_of(token));
-            break;
-        }
-        put_listed(&w, a, s);
-        jw_object_end(&w);
-        last = s;
-        given++;
-    }
-    jw_array_end(&w);
-    free(all);
-    http_set_header_int(r, "X-Total-Running", count);
-    api_json(r, 200, &body);
-}
-
-static void list(struct api *a, struct http_request *r, int version)
-{
-    struct listing l = {.paged = version >= 2};
-    struct err err = ERR_INIT;
-    if (read_listing(r, &l, &err)) write_listing(a, r, &l);
-    else api_error(r, 400, "%s", err.msg);
-    pairs_free(&l.filter);
-}
-
-/* ---- snapshots ---- */
-
-struct snapshot_wait {
-    struct api_pending pending;
-    struct http_request *req;
-    struct snapshots *snapshots;
-};
-
-static void snapshot_gone(struct api_pending *self)
-{
-    struct snapshot_wait *w = (struct snapshot_wait *)self;
-    snapshots_forget(w->snapshots, w);
-    free(w);
-}
-
-static void put_snapshot(struct json_writer *w, const struct snapshot_info *info)
-{
-    jw_object(w);
-    jw_kcstr(w, "snapshotID", info->id);
-    jw_key(w, "names");
-    jw_array(w);
-    if (info->name[0] != '\0') jw_cstr(w, info->name);
-    jw_array_end(w);
-    jw_ktime(w, "createdAt", info->created_at);
-    jw_object_end(w);
-}
-
-static void on_snapshot(void *arg, const struct snapshot_info *info, const struct err *err)
-{
-    struct snapshot_wait *wait = arg;
-    struct http_request *r = wait->req;
-    struct buf body;
-    http_set_data(r, NULL);
-    free(wait);
-    if (info == NULL) {
-        api_error_of(r, err);
-        return;
-    }
-    buf_init(&body, API_MAX_ANSWER);
-    struct json_writer w = json_writer(&body);
-    put_snapshot(&w, info);
-    api_json(r, 201, &body);
-}
-
-static bool read_name(struct http_request *r, struct str body, struct str *out)
-{
-    struct err err = ERR_INIT;
-    struct json *doc = json_parse(body.n > 0 ? body : STR("{}"), &err);
-    const struct json_value *v = doc != NULL ? json_get(json_root(doc), "name") : NULL;
-    bool ok = doc != NULL && (v == NULL || json_type_of(v) == JSON_NULL || (json_str(v, out) && out->n < SNAPSHOT_NAME_BYTES));
-    if (ok) *out = str_of(arena_dup(http_arena(r), *out));
-    json_free(&doc);
-    if (!ok) api_error(r, 400, "validation error: name: a string of less than %d bytes is expected", SNAPSHOT_NAME_BYTES);
-    return ok;
-}
-
-static void take_snapshot(void *arg, struct http_request *r, struct str body)
-{
-    struct api *a = arg;
-    struct route route;
-    struct str name = STR("");
-    struct err err = ERR_INIT;
-    if (!read_name(r, body, &name)) return;
-    struct sandbox *s = named(a, r, &route);
-    struct snapshot_wait *w = s != NULL ? calloc(1, sizeof *w) : NULL;
-    if (s == NULL) return;
-    if (w == NULL) {
-        api_error(r, 503, "no memory");
-        return;
-    }
-    *w = (struct snapshot_wait){.pending.on_gone = snapshot_gone, .req = r, .snapshots = a->snapshots};
-    http_set_data(r, &w->pending);
-    if (snapshots_take(a->snapshots, s, name, on_snapshot, w, &err) == 0) return;
-    http_set_data(r, NULL);
-    free(w);
-    api_error_of(r, &err);
-}
-
-static void list_snapshots(struct api *a, struct http_request *r)
-{
-    struct snapshot_info info;
-    struct str name = STR("");
-    struct buf body;
-    size_t cursor = 0;
-    http_query_get(r, "name", &name, NULL);
-    buf_init(&body, API_MAX_ANSWER);
-    struct json_writer w = json_writer(&body);
-    jw_array(&w);
-    while (snapshots_next(a->snapshots, &cursor, &info))
-        if (name.n == 0 || str_eq_c(name, info.name)) put_snapshot(&w, &info);
-    jw_array_end(&w);
-    api_json(r, 200, &body);
-}
-
-static void delete_template(struct api *a, struct http_request *r, struct str id)
-{
-    if (snapshots_delete(a->snapshots, id)) api_empty(r, 204);
-    else api_error(r, 404, "template '%.*s' not found", STR_ARG(id));
-}
-
 /* ---- routing ---- */
 
 static void logs(struct api *a, struct http_request *r, struct str id, int version)
 {
-    if (find(a, r, id) == NULL) return;
-    http_reply(r, 200, "application/json", version >= 2 ? STR("{\"logs\":[]}") : STR("{\"logs\":[],\"logEntries\":[]}"));
+    if (find(a, r, id) == NULL)
+        return;
+    http_reply(r, 200, "application/json",
+               version >= 2 ? STR("{\"logs\":[]}") : STR("{\"logs\":[],\"logEntries\":[]}"));
 }
 
 static bool route_get(struct api *a, struct http_request *r, const struct route *t)
 {
-    if (route_is(t, 1, "sandboxes", NULL)) list(a, r, t->version);
-    else if (route_is(t, 2, "sandboxes", NULL) && str_eq_c(t->seg[1], "metrics")) metrics_many(a, r);
-    else if (route_is(t, 2, "sandboxes", NULL)) read_one(a, r, t->seg[1]);
-    else if (route_is(t, 3, "sandboxes", "metrics")) metrics_one(a, r, t->seg[1]);
-    else if (route_is(t, 3, "sandboxes", "logs")) logs(a, r, t->seg[1], t->version);
-    else if (route_is(t, 1, "snapshots", NULL)) list_snapshots(a, r);
-    else return false;
+    if (route_is(t, 1, "sandboxes", NULL))
+        control_list(a, r, t->version);
+    else if (route_is(t, 2, "sandboxes", NULL) && str_eq_c(t->seg[1], "metrics"))
+        metrics_many(a, r);
+    else if (route_is(t, 2, "sandboxes", NULL))
+        read_one(a, r, t->seg[1]);
+    else if (route_is(t, 3, "sandboxes", "metrics"))
+        metrics_one(a, r, t->seg[1]);
+    else if (route_is(t, 3, "sandboxes", "logs"))
+        logs(a, r, t->seg[1], t->version);
+    else if (route_is(t, 1, "snapshots", NULL))
+        control_list_snapshots(a, r);
+    else
+        return false;
     return true;
 }
 
 static bool route_post(struct api *a, struct http_request *r, const struct route *t)
 {
     http_body_fn *fn = NULL;
-    if (route_is(t, 1, "sandboxes", NULL)) fn = create;
-    else if (route_is(t, 3, "sandboxes", "timeout")) fn = set_timeout;
-    else if (route_is(t, 3, "sandboxes", "refreshes")) fn = refresh;
-    else if (route_is(t, 3, "sandboxes", "connect")) fn = connect_one;
-    else if (route_is(t, 3, "sandboxes", "snapshots")) fn = take_snapshot;
-    if (fn != NULL) http_read_body(r, API_MAX_BODY, fn, a);
+    if (route_is(t, 1, "sandboxes", NULL))
+        fn = create;
+    else if (route_is(t, 3, "sandboxes", "timeout"))
+        fn = set_timeout;
+    else if (route_is(t, 3, "sandboxes", "refreshes"))
+        fn = refresh;
+    else if (route_is(t, 3, "sandboxes", "connect"))
+        fn = connect_one;
+    else if (route_is(t, 3, "sandboxes", "snapshots"))
+        fn = control_take_snapshot;
+    if (fn != NULL)
+        http_read_body(r, API_MAX_BODY, fn, a);
     return fn != NULL;
 }
 
 static bool route_delete(struct api *a, struct http_request *r, const struct route *t)
 {
-    if (route_is(t, 2, "sandboxes", NULL)) kill_one(a, r, t->seg[1]);
-    else if (route_is(t, 2, "templates", NULL)) delete_template(a, r, t->seg[1]);
-    else return false;
+    if (route_is(t, 2, "sandboxes", NULL))
+        kill_one(a, r, t->seg[1]);
+    else if (route_is(t, 2, "templates", NULL))
+        control_delete_template(a, r, t->seg[1]);
+    else
+        return false;
     return true;
 }
 
 /* Parts of E2B that exist there but not here. */
 static bool is_elsewhere(const struct route *t)
 {
-    static const char *const firsts[] = {"sandboxes", "templates", "snapshots", "teams", "events", "volumes", "secrets"};
+    static const char *const firsts[] = {"sandboxes", "templates", "snapshots", "teams",
+                                         "events",    "volumes",   "secrets"};
     for (size_t i = 0; i < sizeof firsts / sizeof firsts[0]; i++)
-        if (t->count > 0 && str_eq_c(t->seg[0], firsts[i])) return true;
+        if (t->count > 0 && str_eq_c(t->seg[0], firsts[i]))
+            return true;
     return false;
 }
 
@@ -659,14 +482,20 @@ void control_request(struct api *a, struct http_request *r)
     struct route t;
     enum http_method m = http_method_of(r);
     bool done = false;
-    if (!cut_path(r, &t)) {
+    if (!control_cut_path(r, &t)) {
         api_error(r, 400, "malformed path");
         return;
     }
-    if (m == HTTP_M_GET || m == HTTP_M_HEAD) done = route_get(a, r, &t);
-    else if (m == HTTP_M_POST) done = route_post(a, r, &t);
-    else if (m == HTTP_M_DELETE) done = route_delete(a, r, &t);
-    if (done) return;
-    if (is_elsewhere(&t)) api_error(r, 501, "this call is not available on this host");
-    else api_error(r, 404, "not found");
+    if (m == HTTP_M_GET || m == HTTP_M_HEAD)
+        done = route_get(a, r, &t);
+    else if (m == HTTP_M_POST)
+        done = route_post(a, r, &t);
+    else if (m == HTTP_M_DELETE)
+        done = route_delete(a, r, &t);
+    if (done)
+        return;
+    if (is_elsewhere(&t))
+        api_error(r, 501, "this call is not available on this host");
+    else
+        api_error(r, 404, "not found");
 }

@@ -34,7 +34,8 @@ static void call_gone(struct api_pending *self)
 
 static void answer_done(struct call *c)
 {
-    if (c->list) jw_array_end(&c->w);
+    if (c->list)
+        jw_array_end(&c->w);
     jw_object_end(&c->w);
     api_json(c->req, 200, &c->body);
 }
@@ -46,14 +47,18 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
     (void)fds;
     (void)fd_count;
     if (type == WIRE_ENTRY && !c->empty) {
-        if (!c->list) jw_key(&c->w, "entry");
+        if (!c->list)
+            jw_key(&c->w, "entry");
         entry_put(&c->w, r);
     }
-    if (!last) return;
+    if (!last)
+        return;
     http_set_data(c->req, NULL);
     const char *code = type == WIRE_FAILED ? api_fault_code(sandbox_fault(r, &text)) : "unavailable";
-    if (type == WIRE_DONE) answer_done(c);
-    else api_rpc_error(c->req, code, text);
+    if (type == WIRE_DONE)
+        answer_done(c);
+    else
+        api_rpc_error(c->req, code, text);
     call_free(c);
 }
 
@@ -64,14 +69,17 @@ static bool put_request(struct wire_writer *msg, const struct json *doc, enum wi
     struct str path = STR(""), destination;
     int64_t depth = 1;
     bool move = type == WIRE_MOVE;
-    if (!json_str(json_get(root, move ? "source" : "path"), &path) && move) return false;
+    if (!json_str(json_get(root, move ? "source" : "path"), &path) && move)
+        return false;
     wire_put_str(msg, user.p, user.n);
     wire_put_str(msg, path.p, path.n);
     if (move) {
-        if (!json_str(json_get(root, "destination"), &destination)) return false;
+        if (!json_str(json_get(root, "destination"), &destination))
+            return false;
         wire_put_str(msg, destination.p, destination.n);
     } else if (type == WIRE_LIST) {
-        if (json_get(root, "depth") != NULL && (!json_int(doc, json_get(root, "depth"), &depth) || depth < 0)) return false;
+        if (json_get(root, "depth") != NULL && (!json_int(doc, json_get(root, "depth"), &depth) || depth < 0))
+            return false;
         wire_put_u32(msg, depth > 1 ? (uint32_t)depth : 1);
     }
     return true;
@@ -83,21 +91,27 @@ struct method {
 };
 
 static const struct method methods[] = {
-    {"Stat", WIRE_STAT}, {"MakeDir", WIRE_MKDIR}, {"Move", WIRE_MOVE}, {"ListDir", WIRE_LIST}, {"Remove", WIRE_REMOVE},
+    {"Stat", WIRE_STAT},    {"MakeDir", WIRE_MKDIR}, {"Move", WIRE_MOVE},
+    {"ListDir", WIRE_LIST}, {"Remove", WIRE_REMOVE},
 };
 
 static const struct method *method_of(struct str name)
 {
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
-        if (str_eq_c(name, methods[i].name)) return &methods[i];
+        if (str_eq_c(name, methods[i].name))
+            return &methods[i];
     return NULL;
 }
 
 static struct call *call_new(struct http_request *r, struct sandbox *s, enum wire_type type)
 {
     struct call *c = calloc(1, sizeof *c);
-    if (c == NULL) return NULL;
-    *c = (struct call){.pending.on_gone = call_gone, .req = r, .sandbox = s, .list = type == WIRE_LIST,
+    if (c == NULL)
+        return NULL;
+    *c = (struct call){.pending.on_gone = call_gone,
+                       .req = r,
+                       .sandbox = s,
+                       .list = type == WIRE_LIST,
                        .empty = type == WIRE_REMOVE};
     buf_init(&c->body, API_MAX_ANSWER);
     c->w = json_writer(&c->body);
@@ -118,12 +132,14 @@ static void start_call(struct http_request *r, struct sandbox *s, const struct j
         return;
     }
     struct call *c = call_new(r, s, type);
-    if (c != NULL) c->ticket = sandbox_send(s, msg, NULL, 0, on_answer, c, &err);
+    if (c != NULL)
+        c->ticket = sandbox_send(s, msg, NULL, 0, on_answer, c, &err);
     if (c != NULL && c->ticket != 0) {
         http_set_data(r, &c->pending);
         return;
     }
-    if (c != NULL) call_free(c);
+    if (c != NULL)
+        call_free(c);
     api_rpc_error(r, "resource_exhausted", err.msg);
 }
 
@@ -132,10 +148,13 @@ static void on_body(void *arg, struct http_request *r, struct str body)
     struct sandbox *s = api_sandbox(arg, r, true);
     struct json *doc = s != NULL ? api_rpc_body(r, body) : NULL;
     struct str path = http_path(r), prefix = STR("/filesystem.Filesystem/");
-    if (doc == NULL) return;
+    if (doc == NULL)
+        return;
     const struct method *m = method_of(str_make(path.p + prefix.n, path.n - prefix.n));
-    if (m != NULL) start_call(r, s, doc, m->type);
-    else api_rpc_error(r, "unimplemented", "this method is not available");
+    if (m != NULL)
+        start_call(r, s, doc, m->type);
+    else
+        api_rpc_error(r, "unimplemented", "this method is not available");
     json_free(&doc);
 }
 
@@ -151,8 +170,12 @@ static void watch_unavailable(struct http_request *r)
 
 void tree_request(struct api *a, struct http_request *r, struct str method)
 {
-    if (http_method_of(r) != HTTP_M_POST) api_error(r, 405, "method not allowed");
-    else if (str_eq_c(method, "WatchDir")) watch_unavailable(r);
-    else if (method_of(method) == NULL) api_rpc_error(r, "unimplemented", "this method is not available");
-    else http_read_body(r, API_MAX_BODY, on_body, a);
+    if (http_method_of(r) != HTTP_M_POST)
+        api_error(r, 405, "method not allowed");
+    else if (str_eq_c(method, "WatchDir"))
+        watch_unavailable(r);
+    else if (method_of(method) == NULL)
+        api_rpc_error(r, "unimplemented", "this method is not available");
+    else
+        http_read_body(r, API_MAX_BODY, on_body, a);
 }

@@ -1,9 +1,10 @@
 /* Cells: starting the program, its socket, its end (cell.h).
  *
- * Killing the program kills the sandbox: it is bubblewrap's outer process by then, whose death signal ends the
- * supervisor, pid 1 inside, with which the kernel ends every process of the pid namespace. What stays are empty
- * cgroup directories; they are removed on a timer until it works. Messages that the socket cannot take wait in a
- * queue with a cap: the supervisor reads promptly, so a full queue means that it is starved or gone. */
+ * Killing the program kills the sandbox: it is bubblewrap's outer process by then, whose death signal ends
+ * the supervisor, pid 1 inside, with which the kernel ends every process of the pid namespace. What stays are
+ * empty cgroup directories; they are removed on a timer until it works. Messages that the socket cannot take
+ * wait in a queue with a cap: the supervisor reads promptly, so a full queue means that it is starved or
+ * gone. */
 #include "cell.h"
 
 #include <errno.h>
@@ -20,11 +21,11 @@
 #include "tool.h"
 
 enum {
-    SOCKET_BYTES = 1 << 20,  /* room for the largest message */
-    QUEUE_MAX = 64,          /* messages that wait for the supervisor */
-    READ_BUDGET = 32,        /* messages taken per wake-up */
-    BUILD_MS = 30000,        /* deadline of BUILDING */
-    ENTER_MS = 15000,        /* deadline of ENTERING */
+    SOCKET_BYTES = 1 << 20, /* room for the largest message */
+    QUEUE_MAX = 64,         /* messages that wait for the supervisor */
+    READ_BUDGET = 32,       /* messages taken per wake-up */
+    BUILD_MS = 30000,       /* deadline of BUILDING */
+    ENTER_MS = 15000,       /* deadline of ENTERING */
     REMOVE_EVERY_MS = 20,
     REMOVE_TRIES = 1500,
     CHILD_FD_FLOOR = 64,
@@ -69,9 +70,11 @@ static void cell_destroy(struct cell *c)
 static void remove_disk(const struct cell *c)
 {
     char path[512];
-    if (c->works->plan->disk_blank[0] != '\0') return; /* an image has no name */
+    if (c->works->plan->disk_blank[0] != '\0')
+        return; /* an image has no name */
     snprintf(path, sizeof path, "%s/%s", c->works->plan->disk_dir, c->name);
-    if (tool_remove_tree(path, NULL) != 0) log_warn("a disk directory stays behind", LF_STR("path", path));
+    if (tool_remove_tree(path, NULL) != 0)
+        log_warn("a disk directory stays behind", LF_STR("path", path));
 }
 
 static void on_remove(void *arg)
@@ -86,7 +89,8 @@ static void on_remove(void *arg)
         loop_timer_start(c->timer, REMOVE_EVERY_MS);
         return;
     }
-    log_error("a dead cell's cgroups cannot be removed", LF_STR("cell", c->name), LF_BOOL("reaped", c->pid == 0));
+    log_error("a dead cell's cgroups cannot be removed", LF_STR("cell", c->name),
+              LF_BOOL("reaped", c->pid == 0));
     cell_destroy(c);
 }
 
@@ -97,7 +101,8 @@ static void queue_drop(struct cell *c)
     while (c->first != NULL) {
         struct queued *q = c->first;
         c->first = q->next;
-        for (int i = 0; i < q->fd_count; i++) close(q->fds[i]);
+        for (int i = 0; i < q->fd_count; i++)
+            close(q->fds[i]);
         free(q);
     }
     c->last = &c->first;
@@ -106,9 +111,11 @@ static void queue_drop(struct cell *c)
 
 static void cell_die(struct cell *c)
 {
-    if (c->state == CELL_DYING) return;
+    if (c->state == CELL_DYING)
+        return;
     c->state = CELL_DYING;
-    if (c->pid > 0) kill(c->pid, SIGKILL);
+    if (c->pid > 0)
+        kill(c->pid, SIGKILL);
     cgroups_freeze(c->works->cgroups, c->name, false); /* v1: a frozen process does not die */
     queue_drop(c);
     loop_io_free(&c->io);
@@ -124,12 +131,14 @@ static void cell_fail(struct cell *c, const char *why)
     snprintf(text, sizeof text, "%s", c->why[0] != '\0' ? c->why : why);
     c->events = NULL;
     cell_die(c);
-    if (events != NULL) events->on_gone(arg, text);
+    if (events != NULL)
+        events->on_gone(arg, text);
 }
 
 void cell_kill(struct cell **c)
 {
-    if (*c == NULL) return;
+    if (*c == NULL)
+        return;
     (*c)->events = NULL;
     cell_die(*c);
     *c = NULL;
@@ -140,9 +149,11 @@ static void on_child_end(void *arg, int status)
     struct cell *c = arg;
     char why[64];
     c->pid = 0;
-    snprintf(why, sizeof why, "the sandbox's outer process ended (%s %d)", WIFEXITED(status) ? "status" : "signal",
+    snprintf(why, sizeof why, "the sandbox's outer process ended (%s %d)",
+             WIFEXITED(status) ? "status" : "signal",
              WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
-    if (c->state != CELL_DYING) cell_fail(c, why);
+    if (c->state != CELL_DYING)
+        cell_fail(c, why);
 }
 
 /* ---- messages ---- */
@@ -151,15 +162,20 @@ static void set_state(struct cell *c, enum cell_state to, int64_t deadline_ms)
 {
     INVARIANT(to == c->state + 1 && to < CELL_DYING);
     c->state = to;
-    if (deadline_ms > 0) loop_timer_start(c->timer, deadline_ms);
-    else loop_timer_stop(c->timer);
+    if (deadline_ms > 0)
+        loop_timer_start(c->timer, deadline_ms);
+    else
+        loop_timer_stop(c->timer);
 }
 
 static void on_timer(void *arg)
 {
     struct cell *c = arg;
-    if (c->state == CELL_DYING) on_remove(c);
-    else cell_fail(c, c->state == CELL_BUILDING ? "the cell was not built in time" : "the sandbox did not start in time");
+    if (c->state == CELL_DYING)
+        on_remove(c);
+    else
+        cell_fail(c, c->state == CELL_BUILDING ? "the cell was not built in time"
+                                               : "the sandbox did not start in time");
 }
 
 static void take_message(struct cell *c, size_t n, const int *fds, int fd_count)
@@ -169,16 +185,20 @@ static void take_message(struct cell *c, size_t n, const int *fds, int fd_count)
     uint32_t ticket;
     bool ok = wire_open(&r, inbox, n, &type, &ticket) == 0;
     if (ok && c->state == CELL_LIVE) {
-        if (c->events != NULL) c->events->on_message(c->arg, type, ticket, &r, fds, fd_count);
+        if (c->events != NULL)
+            c->events->on_message(c->arg, type, ticket, &r, fds, fd_count);
         return;
     }
-    for (int i = 0; i < fd_count; i++) close(fds[i]);
+    for (int i = 0; i < fd_count; i++)
+        close(fds[i]);
     if (ok && c->state == CELL_BUILDING && type == WIRE_BUILT) {
         set_state(c, CELL_READY, 0);
-        if (c->events != NULL) c->events->on_built(c->arg);
+        if (c->events != NULL)
+            c->events->on_built(c->arg);
     } else if (ok && c->state == CELL_ENTERING && type == WIRE_HELLO) {
         set_state(c, CELL_LIVE, 0);
-        if (c->events != NULL) c->events->on_live(c->arg);
+        if (c->events != NULL)
+            c->events->on_live(c->arg);
     } else if (ok && type == WIRE_BROKEN) {
         snprintf(c->why, sizeof c->why, "%.180s", wire_get_cstr(&r));
         cell_fail(c, "broken");
@@ -192,13 +212,15 @@ static void receive(struct cell *c)
     int fds[WIRE_MAX_FDS], fd_count;
     for (int i = 0; i < READ_BUDGET; i++) {
         ssize_t n = wire_recv(c->sock, inbox, sizeof inbox, fds, &fd_count, false);
-        if (n < 0 && (errno == EAGAIN || errno == EMSGSIZE)) return;
+        if (n < 0 && (errno == EAGAIN || errno == EMSGSIZE))
+            return;
         if (n <= 0) {
             cell_fail(c, "the supervisor ended");
             return;
         }
         take_message(c, (size_t)n, fds, fd_count);
-        if (c->state == CELL_DYING) return;
+        if (c->state == CELL_DYING)
+            return;
     }
 }
 
@@ -207,13 +229,16 @@ static void flush(struct cell *c)
     while (c->first != NULL) {
         struct queued *q = c->first;
         if (wire_send(c->sock, q->data, q->n, q->fds, q->fd_count) < 0) {
-            if (errno != EAGAIN) cell_fail(c, "the supervisor is gone");
+            if (errno != EAGAIN)
+                cell_fail(c, "the supervisor is gone");
             return;
         }
         c->first = q->next;
-        if (c->first == NULL) c->last = &c->first;
+        if (c->first == NULL)
+            c->last = &c->first;
         c->queue_count--;
-        for (int i = 0; i < q->fd_count; i++) close(q->fds[i]);
+        for (int i = 0; i < q->fd_count; i++)
+            close(q->fds[i]);
         free(q);
     }
     loop_io_set(c->io, LOOP_READ);
@@ -223,19 +248,24 @@ static void on_io(void *arg, int fd, int events)
 {
     struct cell *c = arg;
     (void)fd;
-    if ((events & LOOP_WRITE) != 0) flush(c);
-    if ((events & LOOP_READ) != 0 && c->state != CELL_DYING) receive(c);
+    if ((events & LOOP_WRITE) != 0)
+        flush(c);
+    if ((events & LOOP_READ) != 0 && c->state != CELL_DYING)
+        receive(c);
 }
 
-static int queue_add(struct cell *c, const struct wire_writer *msg, const int *fds, int fd_count, struct err *err)
+static int queue_add(struct cell *c, const struct wire_writer *msg, const int *fds, int fd_count,
+                     struct err *err)
 {
     struct queued *q = malloc(sizeof *q + msg->len);
-    if (q == NULL) return err_set(err, ERR_NO_MEMORY, "message");
+    if (q == NULL)
+        return err_set(err, ERR_NO_MEMORY, "message");
     *q = (struct queued){.n = msg->len};
     memcpy(q->data, msg->buf, msg->len);
     for (int i = 0; i < fd_count; i++) {
         q->fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
-        if (q->fds[i] >= 0) q->fd_count++;
+        if (q->fds[i] >= 0)
+            q->fd_count++;
     }
     *c->last = q;
     c->last = &q->next;
@@ -244,18 +274,24 @@ static int queue_add(struct cell *c, const struct wire_writer *msg, const int *f
     return 0;
 }
 
-static int send_message(struct cell *c, const struct wire_writer *msg, const int *fds, int fd_count, struct err *err)
+static int send_message(struct cell *c, const struct wire_writer *msg, const int *fds, int fd_count,
+                        struct err *err)
 {
-    if (msg->bad) return err_set(err, ERR_LIMIT, "the request is too large for a sandbox");
-    if (c->first == NULL && wire_send(c->sock, msg->buf, msg->len, fds, fd_count) == 0) return 0;
-    if (c->first == NULL && errno != EAGAIN) return err_set(err, ERR_IO, "sandbox: %s", strerror(errno));
-    if (c->queue_count >= QUEUE_MAX || fd_count > 4) return err_set(err, ERR_OVERLOADED, "the sandbox does not keep up");
+    if (msg->bad)
+        return err_set(err, ERR_LIMIT, "the request is too large for a sandbox");
+    if (c->first == NULL && wire_send(c->sock, msg->buf, msg->len, fds, fd_count) == 0)
+        return 0;
+    if (c->first == NULL && errno != EAGAIN)
+        return err_set(err, ERR_IO, "sandbox: %s", strerror(errno));
+    if (c->queue_count >= QUEUE_MAX || fd_count > 4)
+        return err_set(err, ERR_OVERLOADED, "the sandbox does not keep up");
     return queue_add(c, msg, fds, fd_count, err);
 }
 
 int cell_send(struct cell *c, const struct wire_writer *msg, const int *fds, int fd_count, struct err *err)
 {
-    if (c->state != CELL_LIVE) return err_set(err, ERR_UNAVAILABLE, "the sandbox is not running");
+    if (c->state != CELL_LIVE)
+        return err_set(err, ERR_UNAVAILABLE, "the sandbox is not running");
     return send_message(c, msg, fds, fd_count, err);
 }
 
@@ -270,7 +306,8 @@ _Noreturn static void child_run(const char *program, int sock)
     signal(SIGPIPE, SIG_DFL);
     int null = open("/dev/null", O_RDWR);
     int high = fcntl(sock, F_DUPFD, CHILD_FD_FLOOR);
-    if (null < 0 || high < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(high, WIRE_SOCKET) < 0) _exit(126);
+    if (null < 0 || high < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(high, WIRE_SOCKET) < 0)
+        _exit(126);
     close_range(WIRE_SOCKET + 1, ~0U, 0);
     execle(program, "sandpiper-sandbox-cell", (char *)NULL, (char *const[]){NULL});
     _exit(127);
@@ -286,7 +323,8 @@ static int spawn(struct cell *c, struct err *err)
         if (setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
             setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     c->pid = fork();
-    if (c->pid == 0) child_run(c->works->program, pair[1]);
+    if (c->pid == 0)
+        child_run(c->works->program, pair[1]);
     close(pair[1]);
     c->sock = pair[0];
     if (c->pid < 0) {
@@ -313,7 +351,8 @@ struct cell *cell_new(struct cell_works *works, const struct cell_events *events
 {
     static uint64_t serial;
     struct cell *c = calloc(1, sizeof *c);
-    if (c != NULL) c->timer = loop_timer_new(works->loop, on_timer, c);
+    if (c != NULL)
+        c->timer = loop_timer_new(works->loop, on_timer, c);
     if (c == NULL || c->timer == NULL) {
         free(c);
         err_set(err, ERR_NO_MEMORY, "cell");
@@ -330,7 +369,8 @@ struct cell *cell_new(struct cell_works *works, const struct cell_events *events
     works->alive++;
     c->io = loop_io_new(works->loop, c->sock, LOOP_READ, on_io, c);
     loop_timer_start(c->timer, BUILD_MS);
-    if (c->io == NULL || reaper_watch(works->reaper, c->pid, on_child_end, c) != 0 || send_plan(c, err) != 0) {
+    if (c->io == NULL || reaper_watch(works->reaper, c->pid, on_child_end, c) != 0 ||
+        send_plan(c, err) != 0) {
         cell_kill(&c);
         return NULL;
     }
@@ -354,8 +394,10 @@ int cell_enter(struct cell *c, const char *hostname, bool network, const char *c
     wire_put_cstr(&w, hostname);
     wire_put_u32(&w, network);
     wire_put_u32(&w, (uint32_t)count);
-    for (int i = 0; i < count; i++) wire_put_cstr(&w, layers[i]);
-    if (send_message(c, &w, &c->works->seccomp_fd, 1, err) != 0) return -1;
+    for (int i = 0; i < count; i++)
+        wire_put_cstr(&w, layers[i]);
+    if (send_message(c, &w, &c->works->seccomp_fd, 1, err) != 0)
+        return -1;
     set_state(c, CELL_ENTERING, ENTER_MS);
     return 0;
 }

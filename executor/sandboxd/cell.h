@@ -3,8 +3,8 @@
  *   BUILDING --built--> READY --cell_enter--> ENTERING --hello--> LIVE
  *   any of them --cell_kill, or its own end--> DYING --reaped, cgroups empty--> freed
  *
- * A cell's owner is told through one set of callbacks; cell_kill detaches the owner at once and the rest of the cell's
- * life is the cell's own business. */
+ * A cell's owner is told through one set of callbacks; cell_kill detaches the owner at once and the rest of
+ * the cell's life is the cell's own business. */
 #ifndef SANDBOXD_CELL_H
 #define SANDBOXD_CELL_H
 
@@ -22,7 +22,7 @@ struct cell_works {
     struct reaper *reaper;
     struct cgroups *cgroups;
     const struct options *options;
-    const char *program;     /* path of sandpiper-sandbox-cell */
+    const char *program; /* path of sandpiper-sandbox-cell */
     int seccomp_fd;
     const struct plan *plan; /* without groups and disk name, which are each cell's own */
     int64_t alive;           /* cells that are not yet gone, whatever their state */

@@ -1,7 +1,8 @@
 /* Cgroups: which controller lives where, and the limits of a sandbox in terms of it.
  *
  * Version 2, version 1 and the hybrid (v2 mounted, controllers in v1) are all used as found, controller by
- * controller. Sandboxes live under one parent per hierarchy, whose CPU weight is below an ordinary process's. */
+ * controller. Sandboxes live under one parent per hierarchy, whose CPU weight is below an ordinary process's.
+ */
 #ifndef SANDBOXD_CGROUP_H
 #define SANDBOXD_CGROUP_H
 
@@ -18,9 +19,9 @@ struct cgroup_limits {
     int64_t memory_bytes, pids, cpus;
 };
 
-/* Finds the hierarchies, removes what an earlier run noted in data_dir and left behind, makes this run's parents. What
- * cannot be enforced here is named in *missing, comma-separated (empty: everything is). NULL and *err when even the
- * rest fails. */
+/* Finds the hierarchies, removes what an earlier run noted in data_dir and left behind, makes this run's
+ * parents. What cannot be enforced here is named in *missing, comma-separated (empty: everything is). NULL
+ * and *err when even the rest fails. */
 struct cgroups *cgroups_open(const char *data_dir, const struct cgroup_limits *limits, struct buf *missing,
                              struct err *err);
 /* Removes the parents (their children must be gone). */
@@ -34,10 +35,10 @@ struct cgroup_room {
 void cgroups_plan(const struct cgroups *c, const char *name, struct cgroup_room *room, struct plan *plan);
 
 struct cgroup_usage {
-    int64_t cpu_us;           /* -1: not known */
-    int64_t memory_bytes;     /* now; -1: not known */
+    int64_t cpu_us;       /* -1: not known */
+    int64_t memory_bytes; /* now; -1: not known */
     int64_t memory_peak_bytes;
-    int64_t oom_kills;        /* processes killed for memory so far; -1: not known */
+    int64_t oom_kills; /* processes killed for memory so far; -1: not known */
 };
 void cgroups_usage(const struct cgroups *c, const char *name, struct cgroup_usage *out);
 

@@ -1,5 +1,6 @@
-/* GET /files: a helper of the supervisor opens the file and fills a pipe; this side passes it on as fast as the client
- * takes it. A file that shrinks under way breaks the connection: a short answer must not look whole. */
+/* GET /files: a helper of the supervisor opens the file and fills a pipe; this side passes it on as fast as
+ * the client takes it. A file that shrinks under way breaks the connection: a short answer must not look
+ * whole. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,9 +28,11 @@ static char piece[PIECE_BYTES];
 
 static void download_free(struct download *d)
 {
-    if (d->ticket != 0) sandbox_forget(d->sandbox, d->ticket);
+    if (d->ticket != 0)
+        sandbox_forget(d->sandbox, d->ticket);
     loop_io_free(&d->io);
-    if (d->fd >= 0) close(d->fd);
+    if (d->fd >= 0)
+        close(d->fd);
     free(d);
 }
 
@@ -41,8 +44,10 @@ static void download_gone(struct api_pending *self)
 static void finish(struct download *d, bool whole)
 {
     http_set_data(d->req, NULL);
-    if (whole) http_stream_end(d->req);
-    else http_abort(d->req);
+    if (whole)
+        http_stream_end(d->req);
+    else
+        http_abort(d->req);
     download_free(d);
 }
 
@@ -50,14 +55,16 @@ static void on_drain(void *arg, struct http_request *req)
 {
     struct download *d = arg;
     (void)req;
-    if (d->io != NULL) loop_io_set(d->io, LOOP_READ);
+    if (d->io != NULL)
+        loop_io_set(d->io, LOOP_READ);
 }
 
 /* One piece on its way. False: stop for now, or over (then d is gone). */
 static bool pass_piece(struct download *d)
 {
     ssize_t n = read(d->fd, piece, d->left < sizeof piece ? (size_t)d->left : sizeof piece);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
     if (n <= 0) {
         finish(d, false);
         return false;
@@ -68,7 +75,8 @@ static bool pass_piece(struct download *d)
         finish(d, true);
         return false;
     }
-    if (room) return true;
+    if (room)
+        return true;
     loop_io_set(d->io, 0);
     http_stream_on_drain(d->req, on_drain, d);
     return false;
@@ -79,7 +87,8 @@ static void on_readable(void *arg, int fd, int events)
     (void)fd;
     (void)events;
     for (int i = 0; i < READ_BUDGET; i++)
-        if (!pass_piece(arg)) return;
+        if (!pass_piece(arg))
+            return;
 }
 
 static void set_headers(struct download *d, const struct wire_entry *e, uint64_t end)
@@ -87,13 +96,15 @@ static void set_headers(struct download *d, const struct wire_entry *e, uint64_t
     char text[600];
     snprintf(text, sizeof text, "inline; filename=\"%.255s\"", e->name);
     for (char *p = text + 18; *p != '\0'; p++)
-        if ((unsigned char)*p < ' ' || *p == 127 || (*p == '"' && p[1] != '\0') || *p == '\\') *p = '_';
+        if ((unsigned char)*p < ' ' || *p == 127 || (*p == '"' && p[1] != '\0') || *p == '\\')
+            *p = '_';
     http_set_header(d->req, "Content-Disposition", str_of(text));
     http_set_header(d->req, "Vary", STR("Accept-Encoding"));
     http_set_header(d->req, "Accept-Ranges", STR("bytes"));
-    if (!d->ranged) return;
-    snprintf(text, sizeof text, "bytes %llu-%llu/%llu", (unsigned long long)d->offset, (unsigned long long)end - 1,
-             (unsigned long long)e->size);
+    if (!d->ranged)
+        return;
+    snprintf(text, sizeof text, "bytes %llu-%llu/%llu", (unsigned long long)d->offset,
+             (unsigned long long)end - 1, (unsigned long long)e->size);
     http_set_header(d->req, "Content-Range", str_of(text));
 }
 
@@ -111,13 +122,16 @@ static void begin(struct download *d, const struct wire_entry *e)
         refuse(d, 416, "the range lies outside the file");
         return;
     }
-    if (d->length > 0 && d->offset + d->length < end) end = d->offset + d->length;
+    if (d->length > 0 && d->offset + d->length < end)
+        end = d->offset + d->length;
     d->begun = true;
     d->left = end - d->offset;
     set_headers(d, e, end);
     http_stream_start(d->req, d->ranged ? 206 : 200, "application/octet-stream", (int64_t)d->left);
-    if (d->left == 0) finish(d, true);
-    else loop_io_set(d->io, LOOP_READ);
+    if (d->left == 0)
+        finish(d, true);
+    else
+        loop_io_set(d->io, LOOP_READ);
 }
 
 static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
@@ -127,15 +141,20 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
     struct wire_entry e;
     (void)fds;
     (void)fd_count;
-    if (last) d->ticket = 0;
+    if (last)
+        d->ticket = 0;
     if (type == WIRE_ENTRY && !d->begun) {
         wire_get_entry(r, &e);
-        if (r->bad) refuse(d, 500, "malformed answer");
-        else begin(d, &e);
+        if (r->bad)
+            refuse(d, 500, "malformed answer");
+        else
+            begin(d, &e);
     } else if (last && type != WIRE_DONE) {
         enum wire_fault fault = type == WIRE_FAILED ? sandbox_fault(r, &text) : WIRE_FAULT_INTERNAL;
-        if (d->begun) finish(d, false);
-        else refuse(d, type == WIRE_FAILED ? sink_status(fault) : 502, text);
+        if (d->begun)
+            finish(d, false);
+        else
+            refuse(d, type == WIRE_FAILED ? sink_status(fault) : 502, text);
     }
     /* DONE: what is left is in the pipe */
 }
@@ -145,16 +164,19 @@ static void read_range(struct download *d)
 {
     struct str range, from, unit = STR("bytes=");
     uint64_t to;
-    if (!http_header(d->req, "Range", &range) || !str_starts(range, unit)) return;
+    if (!http_header(d->req, "Range", &range) || !str_starts(range, unit))
+        return;
     range = str_make(range.p + unit.n, range.n - unit.n);
-    if (!str_split(&range, '-', &from) || !str_to_u64(from, &d->offset)) return;
+    if (!str_split(&range, '-', &from) || !str_to_u64(from, &d->offset))
+        return;
     if (range.n == 0) {
         d->ranged = true;
     } else if (str_to_u64(range, &to) && to >= d->offset) {
         d->ranged = true;
         d->length = to - d->offset + 1;
     }
-    if (!d->ranged) d->offset = 0;
+    if (!d->ranged)
+        d->offset = 0;
 }
 
 static int ask(struct download *d, struct str user, struct str path, int theirs, struct err *err)

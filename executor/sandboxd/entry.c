@@ -7,9 +7,12 @@
 
 static const char *type_name(uint32_t mode)
 {
-    if (S_ISREG(mode)) return "FILE_TYPE_FILE";
-    if (S_ISDIR(mode)) return "FILE_TYPE_DIRECTORY";
-    if (S_ISLNK(mode)) return "FILE_TYPE_SYMLINK";
+    if (S_ISREG(mode))
+        return "FILE_TYPE_FILE";
+    if (S_ISDIR(mode))
+        return "FILE_TYPE_DIRECTORY";
+    if (S_ISLNK(mode))
+        return "FILE_TYPE_SYMLINK";
     return "FILE_TYPE_UNSPECIFIED";
 }
 
@@ -18,7 +21,8 @@ static void permissions(uint32_t mode, char out[11])
 {
     static const char letters[] = "rwxrwxrwx";
     out[0] = S_ISDIR(mode) ? 'd' : S_ISLNK(mode) ? 'L' : '-';
-    for (int i = 0; i < 9; i++) out[1 + i] = (mode >> (8 - i) & 1) != 0 ? letters[i] : '-';
+    for (int i = 0; i < 9; i++)
+        out[1 + i] = (mode >> (8 - i) & 1) != 0 ? letters[i] : '-';
     out[10] = '\0';
 }
 
@@ -42,14 +46,17 @@ void entry_put(struct json_writer *w, struct wire_reader *r)
     jw_kcstr(w, "type", type_name(e.mode));
     jw_kcstr(w, "path", e.path);
     snprintf(text, sizeof text, "%llu", (unsigned long long)e.size);
-    if (e.size > 0) jw_kcstr(w, "size", text);
-    if ((e.mode & 07777) != 0) jw_kint(w, "mode", e.mode & 07777);
+    if (e.size > 0)
+        jw_kcstr(w, "size", text);
+    if ((e.mode & 07777) != 0)
+        jw_kint(w, "mode", e.mode & 07777);
     permissions(e.mode, text);
     jw_kcstr(w, "permissions", text);
     jw_kcstr(w, "owner", e.owner);
     jw_kcstr(w, "group", e.group);
     put_time(w, "modifiedTime", e.mtime_ns);
-    if (e.target[0] != '\0') jw_kcstr(w, "symlinkTarget", e.target);
+    if (e.target[0] != '\0')
+        jw_kcstr(w, "symlinkTarget", e.target);
     jw_object_end(w);
 }
 

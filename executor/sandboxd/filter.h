@@ -1,5 +1,5 @@
-/* The metadata filter of GET /sandboxes: pairs under three layers of percent-encoding, of which the query's own is
- * taken off before (E2B's server decodes the whole, splits, then decodes each key and value). */
+/* The metadata filter of GET /sandboxes: pairs under three layers of percent-encoding, of which the query's
+ * own is taken off before (E2B's server decodes the whole, splits, then decodes each key and value). */
 #ifndef SANDBOXD_FILTER_H
 #define SANDBOXD_FILTER_H
 

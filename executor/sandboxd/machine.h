@@ -9,8 +9,8 @@
 /* Hard needs: root, namespaces, bubblewrap, overlay. ERR_UNAVAILABLE names all that is missing. */
 int machine_check(const struct options *o, struct err *err);
 
-/* Limits that cannot be enforced (the disk's, egress's) are appended to missing, comma-separated; *disk_out says whether
- * the disk's can be. */
+/* Limits that cannot be enforced (the disk's, egress's) are appended to missing, comma-separated; *disk_out
+ * says whether the disk's can be. */
 void machine_check_limits(const struct options *o, struct buf *missing, bool *disk_out);
 
 /* What every cell is built from (plan.h); strings live as long as p. */

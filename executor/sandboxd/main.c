@@ -1,4 +1,5 @@
-/* sandpiper-sandboxd: an E2B-compatible sandbox host for one machine. This file wires the parts; README.md draws them. */
+/* sandpiper-sandboxd: an E2B-compatible sandbox host for one machine. This file wires the parts; README.md
+ * draws them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -45,14 +46,16 @@ static void on_stop_poll(void *arg)
         loop_timer_start(app->stop_timer, STOP_POLL_MS);
         return;
     }
-    if (app->works.alive > 0) log_warn("cells are left behind", LF_INT("cells", app->works.alive));
+    if (app->works.alive > 0)
+        log_warn("cells are left behind", LF_INT("cells", app->works.alive));
     loop_stop(app->loop);
 }
 
 static void on_terminate(void *arg, int signum)
 {
     struct app *app = arg;
-    if (app->server == NULL) return;
+    if (app->server == NULL)
+        return;
     log_info("stopping", LF_INT("signal", signum), LF_INT("sandboxes", host_running(app->host)));
     host_free(&app->host);
     pool_free(&app->pool);
@@ -66,13 +69,15 @@ static void on_terminate(void *arg, int signum)
 static int find_programs(struct app *app, struct err *err)
 {
     ssize_t n = readlink("/proc/self/exe", app->program_dir, sizeof app->program_dir - 1);
-    if (n <= 0) return err_set(err, ERR_IO, "/proc/self/exe: %s", strerror(errno));
+    if (n <= 0)
+        return err_set(err, ERR_IO, "/proc/self/exe: %s", strerror(errno));
     app->program_dir[n] = '\0';
     *strrchr(app->program_dir, '/') = '\0';
     snprintf(app->cell_program, sizeof app->cell_program, "%s/sandpiper-sandbox-cell", app->program_dir);
     snprintf(app->supervisor, sizeof app->supervisor, "%s/sandpiper-sandbox-init", app->program_dir);
     if (access(app->cell_program, X_OK) != 0 || access(app->supervisor, R_OK) != 0)
-        return err_set(err, ERR_CONFIG, "sandpiper-sandbox-cell and sandpiper-sandbox-init are not in %s", app->program_dir);
+        return err_set(err, ERR_CONFIG, "sandpiper-sandbox-cell and sandpiper-sandbox-init are not in %s",
+                       app->program_dir);
     return 0;
 }
 
@@ -85,7 +90,8 @@ static int make_dir(const char *path, struct err *err)
         mkdir(part, 0755);
         *slash = '/';
     }
-    if (mkdir(part, 0700) == 0 || errno == EEXIST) return 0;
+    if (mkdir(part, 0700) == 0 || errno == EEXIST)
+        return 0;
     return err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
 }
 
@@ -94,13 +100,18 @@ static int take_data_dir(struct app *app, struct err *err)
 {
     char path[512];
     const char *dir = app->options.data_dir;
-    if (dir[0] != '/') return err_set(err, ERR_CONFIG, "SANDPIPER_SANDBOXD_DATA_DIR: an absolute path is expected");
-    if (strlen(dir) > 200) return err_set(err, ERR_CONFIG, "SANDPIPER_SANDBOXD_DATA_DIR: too long");
-    if (make_dir(dir, err) != 0) return -1;
+    if (dir[0] != '/')
+        return err_set(err, ERR_CONFIG, "SANDPIPER_SANDBOXD_DATA_DIR: an absolute path is expected");
+    if (strlen(dir) > 200)
+        return err_set(err, ERR_CONFIG, "SANDPIPER_SANDBOXD_DATA_DIR: too long");
+    if (make_dir(dir, err) != 0)
+        return -1;
     snprintf(path, sizeof path, "%s/lock", dir);
     app->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (app->lock_fd < 0) return err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
-    if (flock(app->lock_fd, LOCK_EX | LOCK_NB) < 0) return err_set(err, ERR_CONFLICT, "%s is in use by another sandboxd", dir);
+    if (app->lock_fd < 0)
+        return err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
+    if (flock(app->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return err_set(err, ERR_CONFLICT, "%s is in use by another sandboxd", dir);
     snprintf(path, sizeof path, "%s/disks", dir);
     return tool_remove_tree(path, err) != 0 ? -1 : make_dir(path, err);
 }
@@ -115,21 +126,27 @@ static int open_limits(struct app *app, struct err *err)
     buf_init(&missing, 1024);
     app->works.cgroups = cgroups_open(o->data_dir, &limits, &missing, err);
     machine_check_limits(o, &missing, &disk);
-    if (app->works.cgroups == NULL) bad = -1;
+    if (app->works.cgroups == NULL)
+        bad = -1;
     else if (missing.len > 0 && !o->allow_unenforced)
-        bad = err_set(err, ERR_UNAVAILABLE, "this machine cannot enforce: %s (--allow-unenforced starts all the same)",
+        bad = err_set(err, ERR_UNAVAILABLE,
+                      "this machine cannot enforce: %s (--allow-unenforced starts all the same)",
                       buf_cstr(&missing));
-    else if (missing.len > 0) log_warn("limits are not enforced", LF_VIEW("missing", buf_view(&missing)));
+    else if (missing.len > 0)
+        log_warn("limits are not enforced", LF_VIEW("missing", buf_view(&missing)));
     buf_deinit(&missing);
-    if (bad != 0) return -1;
-    if (disk && base_image_make_blank(o->data_dir, o->disk_bytes, err) != 0) return -1;
+    if (bad != 0)
+        return -1;
+    if (disk && base_image_make_blank(o->data_dir, o->disk_bytes, err) != 0)
+        return -1;
     return machine_plan(o, disk, &app->plan, err);
 }
 
 static void raise_descriptors(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -137,10 +154,11 @@ static void raise_descriptors(void)
 static int open_machine(struct app *app, struct err *err)
 {
     raise_descriptors();
-    if (machine_check(&app->options, err) != 0 || find_programs(app, err) != 0 || take_data_dir(app, err) != 0 ||
-        open_limits(app, err) != 0)
+    if (machine_check(&app->options, err) != 0 || find_programs(app, err) != 0 ||
+        take_data_dir(app, err) != 0 || open_limits(app, err) != 0)
         return -1;
-    if (base_image_make(app->options.data_dir, app->supervisor, (uint32_t)app->options.uid_base, err) != 0) return -1;
+    if (base_image_make(app->options.data_dir, app->supervisor, (uint32_t)app->options.uid_base, err) != 0)
+        return -1;
     app->works.seccomp_fd = syscalls_program(err);
     return app->works.seccomp_fd < 0 ? -1 : 0;
 }
@@ -153,17 +171,20 @@ static int open_sandboxes(struct app *app, struct err *err)
     app->works.program = app->cell_program;
     app->works.plan = &app->plan.plan;
     app->snapshots = snapshots_open(&app->works, err);
-    if (app->snapshots == NULL) return -1;
+    if (app->snapshots == NULL)
+        return -1;
     app->pool = pool_new(&app->works);
     app->host = app->pool != NULL ? host_new(&app->works, app->pool) : NULL;
-    if (app->host == NULL) return err_set(err, ERR_NO_MEMORY, "sandboxes");
+    if (app->host == NULL)
+        return err_set(err, ERR_NO_MEMORY, "sandboxes");
     snapshots_watch(app->snapshots, app->host);
     return 0;
 }
 
 static int open_server(struct app *app, struct err *err)
 {
-    app->api = (struct api){.loop = app->loop, .host = app->host, .snapshots = app->snapshots, .options = &app->options};
+    app->api = (struct api){
+        .loop = app->loop, .host = app->host, .snapshots = app->snapshots, .options = &app->options};
     const struct http_server_options options = {
         .listen = app->options.listen,
         .app = api_app(),
@@ -179,13 +200,15 @@ static int app_open(struct app *app, struct err *err)
 {
     app->loop = loop_new();
     app->reaper = app->loop != NULL ? reaper_new(app->loop) : NULL;
-    if (app->reaper == NULL) return err_set(err, ERR_NO_MEMORY, "loop");
+    if (app->reaper == NULL)
+        return err_set(err, ERR_NO_MEMORY, "loop");
     app->terminate = loop_signal_new(app->loop, SIGTERM, on_terminate, app);
     app->interrupt = loop_signal_new(app->loop, SIGINT, on_terminate, app);
     app->stop_timer = loop_timer_new(app->loop, on_stop_poll, app);
     if (app->terminate == NULL || app->interrupt == NULL || app->stop_timer == NULL)
         return err_set(err, ERR_NO_MEMORY, "loop");
-    return open_machine(app, err) != 0 || open_sandboxes(app, err) != 0 || open_server(app, err) != 0 ? -1 : 0;
+    return open_machine(app, err) != 0 || open_sandboxes(app, err) != 0 || open_server(app, err) != 0 ? -1
+                                                                                                      : 0;
 }
 
 static void app_close(struct app *app)
@@ -195,8 +218,10 @@ static void app_close(struct app *app)
     pool_free(&app->pool);
     snapshots_close(&app->snapshots);
     cgroups_close(&app->works.cgroups);
-    if (app->works.seccomp_fd >= 0) close(app->works.seccomp_fd);
-    if (app->lock_fd >= 0) close(app->lock_fd);
+    if (app->works.seccomp_fd >= 0)
+        close(app->works.seccomp_fd);
+    if (app->lock_fd >= 0)
+        close(app->lock_fd);
     loop_timer_free(&app->stop_timer);
     loop_signal_free(&app->terminate);
     loop_signal_free(&app->interrupt);
@@ -227,7 +252,8 @@ int main(int argc, char **argv)
 {
     static struct app app = {.lock_fd = -1, .works.seccomp_fd = -1};
     enum config_action action = config_load(&options_table, argc, argv, &app.options);
-    if (action != CONFIG_RUN) return action == CONFIG_EXIT_OK ? 0 : 2;
+    if (action != CONFIG_RUN)
+        return action == CONFIG_EXIT_OK ? 0 : 2;
     int status = run(&app);
     app_close(&app);
     return status;

@@ -8,7 +8,8 @@
 bool pairs_add(struct pairs *p, struct str name, struct str value)
 {
     struct pair *items = realloc(p->items, (p->count + 1) * sizeof *items);
-    if (items == NULL) return false;
+    if (items == NULL)
+        return false;
     p->items = items;
     struct pair pair = {str_dup(name), str_dup(value)};
     if (pair.name == NULL || pair.value == NULL) {
@@ -34,6 +35,7 @@ void pairs_free(struct pairs *p)
 const char *pairs_get(const struct pairs *p, struct str name)
 {
     for (size_t i = 0; i < p->count; i++)
-        if (str_eq_c(name, p->items[i].name)) return p->items[i].value;
+        if (str_eq_c(name, p->items[i].name))
+            return p->items[i].value;
     return NULL;
 }

@@ -17,7 +17,8 @@ static void put_group(struct wire_writer *w, const struct plan_group *g)
 void plan_put(struct wire_writer *w, const struct plan *p)
 {
     wire_put_u32(w, p->group_count);
-    for (uint32_t i = 0; i < p->group_count; i++) put_group(w, &p->groups[i]);
+    for (uint32_t i = 0; i < p->group_count; i++)
+        put_group(w, &p->groups[i]);
     wire_put_u32(w, p->mount_count);
     for (uint32_t i = 0; i < p->mount_count; i++) {
         wire_put_cstr(w, p->mounts[i].source);
@@ -40,7 +41,8 @@ void plan_put(struct wire_writer *w, const struct plan *p)
 static uint32_t get_count(struct wire_reader *r, uint32_t max)
 {
     uint32_t n = wire_get_u32(r);
-    if (n > max) r->bad = true;
+    if (n > max)
+        r->bad = true;
     return r->bad ? 0 : n;
 }
 
@@ -59,7 +61,8 @@ bool plan_get(struct wire_reader *r, struct plan *p_out)
 {
     memset(p_out, 0, sizeof *p_out);
     p_out->group_count = get_count(r, PLAN_MAX_GROUPS);
-    for (uint32_t i = 0; i < p_out->group_count; i++) get_group(r, &p_out->groups[i]);
+    for (uint32_t i = 0; i < p_out->group_count; i++)
+        get_group(r, &p_out->groups[i]);
     p_out->mount_count = get_count(r, PLAN_MAX_MOUNTS);
     for (uint32_t i = 0; i < p_out->mount_count; i++) {
         p_out->mounts[i].source = wire_get_cstr(r);

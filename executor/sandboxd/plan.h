@@ -1,8 +1,8 @@
 /* What a cell is built from: sent by sandboxd in WIRE_BUILD, carried out by the cell program (cell/).
  *
- * Plain values. Limits are kept general (directories to make, files to write) so that the cell need not know which
- * controller lives in which hierarchy: cgroup.c decides that once, at start-up. Strings borrow from the message when
- * read. */
+ * Plain values. Limits are kept general (directories to make, files to write) so that the cell need not know
+ * which controller lives in which hierarchy: cgroup.c decides that once, at start-up. Strings borrow from the
+ * message when read. */
 #ifndef SANDBOXD_PLAN_H
 #define SANDBOXD_PLAN_H
 
@@ -39,13 +39,14 @@ struct plan {
     struct plan_mount mounts[PLAN_MAX_MOUNTS];
     uint32_t deny_count;
     struct plan_deny deny[PLAN_MAX_DENY];
-    uint32_t uid_base;     /* the host uid that is 0 inside; 65536 follow */
-    const char *slirp;     /* path of slirp4netns; "" for no network at all */
-    const char *bwrap;     /* path of bubblewrap */
+    uint32_t uid_base;      /* the host uid that is 0 inside; 65536 follow */
+    const char *slirp;      /* path of slirp4netns; "" for no network at all */
+    const char *bwrap;      /* path of bubblewrap */
     const char *layers_dir; /* layers are named relative to it */
-    const char *disk_dir;  /* where the disk image is made; it has no name there */
-    const char *disk_blank; /* an image with an empty ext4 file system; "" for an unlimited directory in disk_dir */
-    const char *disk_name;  /* that directory's name */
+    const char *disk_dir;   /* where the disk image is made; it has no name there */
+    const char
+        *disk_blank; /* an image with an empty ext4 file system; "" for an unlimited directory in disk_dir */
+    const char *disk_name; /* that directory's name */
 };
 
 void plan_put(struct wire_writer *w, const struct plan *p);

@@ -1,5 +1,6 @@
-/* The pool (pool.h). Invariant after every event: as many cells are under construction as are missing (spare ones and
- * one for each waiter), but not more than build_at_once and not while the last failure is younger than RETRY_MS. */
+/* The pool (pool.h). Invariant after every event: as many cells are under construction as are missing (spare
+ * ones and one for each waiter), but not more than build_at_once and not while the last failure is younger
+ * than RETRY_MS. */
 #include "pool.h"
 
 #include <stdlib.h>
@@ -79,16 +80,20 @@ static void on_gone(void *arg, const char *why)
     struct slot *s = arg;
     struct pool *p = s->pool;
     log_error("a cell failed before its use", LF_STR("error", why), LF_BOOL("built", s->ready));
-    if (s->ready) p->ready--;
-    else p->building--;
+    if (s->ready)
+        p->ready--;
+    else
+        p->building--;
     slot_free(s);
     p->failed_in_a_row++;
-    if (p->failed_in_a_row >= GIVE_UP_AFTER) tell_all(p, why);
-    if (!loop_timer_active(p->retry)) loop_timer_start(p->retry, RETRY_MS);
+    if (p->failed_in_a_row >= GIVE_UP_AFTER)
+        tell_all(p, why);
+    if (!loop_timer_active(p->retry))
+        loop_timer_start(p->retry, RETRY_MS);
 }
 
-static void on_unexpected(void *arg, enum wire_type type, uint32_t ticket, struct wire_reader *r, const int *fds,
-                          int fd_count)
+static void on_unexpected(void *arg, enum wire_type type, uint32_t ticket, struct wire_reader *r,
+                          const int *fds, int fd_count)
 {
     (void)arg;
     (void)type;
@@ -111,7 +116,8 @@ static bool build_one(struct pool *p)
 {
     struct err err = ERR_INIT;
     struct slot *s = calloc(1, sizeof *s);
-    if (s == NULL) return false;
+    if (s == NULL)
+        return false;
     s->pool = p;
     s->cell = cell_new(p->works, &slot_events, s, &err);
     if (s->cell == NULL) {
@@ -127,9 +133,11 @@ static bool build_one(struct pool *p)
 static void pool_fill(struct pool *p)
 {
     const struct options *o = p->works->options;
-    if (loop_timer_active(p->retry)) return;
+    if (loop_timer_active(p->retry))
+        return;
     while (p->building < o->build_at_once && p->ready + p->building < o->spare_cells + p->waiting) {
-        if (build_one(p)) continue;
+        if (build_one(p))
+            continue;
         loop_timer_start(p->retry, RETRY_MS);
         return;
     }
@@ -146,7 +154,8 @@ static struct slot *ready_slot(struct pool *p)
 {
     struct slot *s;
     DL_FOREACH(p->slots, s)
-        if (s->ready) return s;
+    if (s->ready)
+        return s;
     return NULL;
 }
 
@@ -183,7 +192,8 @@ struct pool_wait *pool_take(struct pool *p, int64_t deadline_ms, pool_fn *fn, vo
         return NULL;
     }
     w = calloc(1, sizeof *w);
-    if (w != NULL) w->timer = loop_timer_new(p->works->loop, on_late, w);
+    if (w != NULL)
+        w->timer = loop_timer_new(p->works->loop, on_late, w);
     if (w == NULL || w->timer == NULL) {
         free(w);
         err_set(err, ERR_NO_MEMORY, "create");
@@ -201,7 +211,8 @@ struct pool_wait *pool_take(struct pool *p, int64_t deadline_ms, pool_fn *fn, vo
 
 void pool_cancel(struct pool_wait **w)
 {
-    if (*w == NULL) return;
+    if (*w == NULL)
+        return;
     wait_free(*w);
     *w = NULL;
 }
@@ -211,7 +222,8 @@ void pool_cancel(struct pool_wait **w)
 struct pool *pool_new(struct cell_works *works)
 {
     struct pool *p = calloc(1, sizeof *p);
-    if (p == NULL) return NULL;
+    if (p == NULL)
+        return NULL;
     p->works = works;
     p->retry = loop_timer_new(works->loop, on_retry, p);
     if (p->retry == NULL) {
@@ -225,8 +237,10 @@ struct pool *pool_new(struct cell_works *works)
 void pool_free(struct pool **pool)
 {
     struct pool *p = *pool;
-    if (p == NULL) return;
-    while (p->waits != NULL) wait_free(p->waits);
+    if (p == NULL)
+        return;
+    while (p->waits != NULL)
+        wait_free(p->waits);
     while (p->slots != NULL) {
         cell_kill(&p->slots->cell);
         slot_free(p->slots);

@@ -1,21 +1,21 @@
-/* Processes (process.h): one pipe per stream between the program and this daemon, the supervisor's word for start and
- * end, and the watchers.
+/* Processes (process.h): one pipe per stream between the program and this daemon, the supervisor's word for
+ * start and end, and the watchers.
  *
- * Back-pressure is the pipe's: while any watcher is paused, nothing is read and the program blocks in write, as on E2B. The
- * end is told when the status is known and both pipes are at their end; a client that sent a signal does not wait
- * for pipes that a grandchild may hold. A watcher may free its owner inside on_end: it is unlinked before. */
+ * Back-pressure is the pipe's: while any watcher is paused, nothing is read and the program blocks in write,
+ * as on E2B. The end is told when the status is known and both pipes are at their end; a client that sent a
+ * signal does not wait for pipes that a grandchild may hold. A watcher may free its owner inside on_end: it
+ * is unlinked before. */
 #include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utlist.h>
 
-#include "json/writer.h"
+#include "launch.h"
 
 enum { READ_BUDGET = 8, MAX_CONFIG = 1 << 20 };
 
@@ -66,7 +66,8 @@ static void watch_drop(struct process_watch *w)
 {
     struct process *p = w->process;
     DL_DELETE(p->watches, w);
-    if (p->starter == w) p->starter = NULL;
+    if (p->starter == w)
+        p->starter = NULL;
     w->process = NULL;
 }
 
@@ -83,7 +84,8 @@ static bool any_paused(const struct process *p)
 {
     const struct process_watch *w;
     DL_FOREACH(p->watches, w)
-        if (w->paused) return true;
+    if (w->paused)
+        return true;
     return false;
 }
 
@@ -91,7 +93,8 @@ static void arm_outputs(struct process *p)
 {
     int events = any_paused(p) ? 0 : LOOP_READ;
     for (int i = 0; i < 2; i++)
-        if (p->outputs[i].io != NULL) loop_io_set(p->outputs[i].io, events);
+        if (p->outputs[i].io != NULL)
+            loop_io_set(p->outputs[i].io, events);
 }
 
 void process_follow(struct process *p, struct process_watch *watch)
@@ -104,7 +107,8 @@ void process_follow(struct process *p, struct process_watch *watch)
 void process_unfollow(struct process_watch *watch)
 {
     struct process *p = watch->process;
-    if (p == NULL) return;
+    if (p == NULL)
+        return;
     watch_drop(watch);
     arm_outputs(p);
 }
@@ -112,16 +116,19 @@ void process_unfollow(struct process_watch *watch)
 void process_resume(struct process_watch *watch)
 {
     watch->paused = false;
-    if (watch->process != NULL) arm_outputs(watch->process);
+    if (watch->process != NULL)
+        arm_outputs(watch->process);
 }
 
 /* ---- the end ---- */
 
 static void output_close(struct output *o)
 {
-    if (o->fd < 0) return;
+    if (o->fd < 0)
+        return;
     loop_io_free(&o->io);
-    if (!(o->stream == PROCESS_PTY && o->process->stdin_fd == o->fd)) close(o->fd);
+    if (!(o->stream == PROCESS_PTY && o->process->stdin_fd == o->fd))
+        close(o->fd);
     o->fd = -1;
 }
 
@@ -130,7 +137,8 @@ static void inputs_fail(struct process *p, const char *code, const char *text)
     while (p->inputs != NULL) {
         struct input *in = p->inputs;
         DL_DELETE(p->inputs, in);
-        if (in->fn != NULL) in->fn(in->arg, code, text);
+        if (in->fn != NULL)
+            in->fn(in->arg, code, text);
         free(in->data);
         free(in);
     }
@@ -140,7 +148,8 @@ static void inputs_fail(struct process *p, const char *code, const char *text)
 static void stdin_close(struct process *p)
 {
     loop_io_free(&p->stdin_io);
-    if (p->stdin_fd >= 0) close(p->stdin_fd);
+    if (p->stdin_fd >= 0)
+        close(p->stdin_fd);
     p->stdin_fd = -1;
 }
 
@@ -205,8 +214,10 @@ static void process_end(struct process *p)
 
 static void end_if_over(struct process *p)
 {
-    if (p->state != PROCESS_EXITED) return;
-    if (p->killed || (p->outputs[0].fd < 0 && p->outputs[1].fd < 0)) process_end(p);
+    if (p->state != PROCESS_EXITED)
+        return;
+    if (p->killed || (p->outputs[0].fd < 0 && p->outputs[1].fd < 0))
+        process_end(p);
 }
 
 /* ---- output ---- */
@@ -215,15 +226,18 @@ static void give(struct process *p, enum process_stream stream, struct str data)
 {
     struct process_watch *w, *next;
     DL_FOREACH_SAFE(p->watches, w, next)
-        if (!w->on_output(w->arg, stream, data)) w->paused = true;
+    if (!w->on_output(w->arg, stream, data))
+        w->paused = true;
 }
 
 /* One piece. False when there is nothing more for now; at its end the output is closed. */
 static bool output_read(struct output *o)
 {
     ssize_t n = read(o->fd, piece, sizeof piece);
-    if (n < 0 && errno == EINTR) return true;
-    if (n < 0 && errno == EAGAIN) return false;
+    if (n < 0 && errno == EINTR)
+        return true;
+    if (n < 0 && errno == EAGAIN)
+        return false;
     if (n <= 0) { /* a terminal's end is EIO */
         output_close(o);
         return false;
@@ -239,24 +253,29 @@ static void on_output(void *arg, int fd, int events)
     (void)fd;
     (void)events;
     for (int i = 0; i < READ_BUDGET; i++)
-        if (!output_read(o) || any_paused(p)) break;
+        if (!output_read(o) || any_paused(p))
+            break;
     arm_outputs(p);
     end_if_over(p);
 }
 
-/* What the pipes hold when a signalled leader has ended: at most their capacity, so no watcher's pause matters. */
+/* What the pipes hold when a signalled leader has ended: at most their capacity, so no watcher's pause
+ * matters. */
 static void output_drain(struct output *o)
 {
     for (int i = 0; i < READ_BUDGET && o->fd >= 0; i++)
-        if (!output_read(o)) return;
+        if (!output_read(o))
+            return;
 }
 
 /* ---- input ---- */
 
 static void arm_stdin(struct process *p)
 {
-    if (p->stdin_io != NULL) loop_io_set(p->stdin_io, p->inputs != NULL ? LOOP_WRITE : 0);
-    if (p->inputs == NULL && p->stdin_closing) stdin_close(p);
+    if (p->stdin_io != NULL)
+        loop_io_set(p->stdin_io, p->inputs != NULL ? LOOP_WRITE : 0);
+    if (p->inputs == NULL && p->stdin_closing)
+        stdin_close(p);
 }
 
 static void on_stdin(void *arg, int fd, int events)
@@ -269,17 +288,20 @@ static void on_stdin(void *arg, int fd, int events)
         return;
     }
     ssize_t n = in->n > in->at ? write(fd, in->data + in->at, in->n - in->at) : 0;
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
     if (n < 0) {
         inputs_fail(p, "internal", "error writing to stdin: broken pipe");
         arm_stdin(p);
         return;
     }
     in->at += (size_t)n;
-    if (in->at < in->n) return;
+    if (in->at < in->n)
+        return;
     DL_DELETE(p->inputs, in);
     p->input_bytes -= in->n;
-    if (in->fn != NULL) in->fn(in->arg, NULL, NULL);
+    if (in->fn != NULL)
+        in->fn(in->arg, NULL, NULL);
     free(in->data);
     free(in);
     arm_stdin(p);
@@ -287,11 +309,13 @@ static void on_stdin(void *arg, int fd, int events)
 
 int process_input(struct process *p, struct str data, process_done_fn *fn, void *arg, struct err *err)
 {
-    if (p->stdin_fd < 0 || p->stdin_closing) return err_set(err, ERR_CONFLICT, "stdin not enabled or closed");
+    if (p->stdin_fd < 0 || p->stdin_closing)
+        return err_set(err, ERR_CONFLICT, "stdin not enabled or closed");
     if (p->input_bytes + data.n > PROCESS_INPUT_MAX)
         return err_set(err, ERR_OVERLOADED, "too much input waits for the process");
     struct input *in = calloc(1, sizeof *in);
-    if (in != NULL) in->data = str_dup(data);
+    if (in != NULL)
+        in->data = str_dup(data);
     if (in == NULL || in->data == NULL) {
         free(in);
         return err_set(err, ERR_NO_MEMORY, "input");
@@ -307,8 +331,10 @@ int process_input(struct process *p, struct str data, process_done_fn *fn, void 
 
 int process_close_input(struct process *p)
 {
-    if (p->pty) return -1;
-    if (p->stdin_fd < 0) return 0;
+    if (p->pty)
+        return -1;
+    if (p->stdin_fd < 0)
+        return 0;
     p->stdin_closing = true;
     arm_stdin(p);
     return 0;
@@ -318,7 +344,8 @@ void process_input_forget(struct process *p, const void *arg)
 {
     struct input *in;
     DL_FOREACH(p->inputs, in)
-        if (in->arg == arg) in->fn = NULL;
+    if (in->arg == arg)
+        in->fn = NULL;
 }
 
 /* ---- the supervisor's word ---- */
@@ -328,23 +355,28 @@ static void watch_output(struct process *p, int i, enum process_stream stream, i
     fcntl(fd, F_SETFL, O_NONBLOCK);
     p->outputs[i] = (struct output){.process = p, .stream = stream, .fd = fd};
     p->outputs[i].io = loop_io_new(sandbox_loop(p->sandbox), fd, 0, on_output, &p->outputs[i]);
-    if (p->outputs[i].io == NULL) output_close(&p->outputs[i]);
+    if (p->outputs[i].io == NULL)
+        output_close(&p->outputs[i]);
 }
 
 static void watch_stdin(struct process *p, int fd)
 {
-    if (fd < 0) return;
+    if (fd < 0)
+        return;
     fcntl(fd, F_SETFL, O_NONBLOCK);
     p->stdin_fd = fd;
     p->stdin_io = loop_io_new(sandbox_loop(p->sandbox), fd, 0, on_stdin, p);
-    if (p->stdin_io == NULL) stdin_close(p);
+    if (p->stdin_io == NULL)
+        stdin_close(p);
 }
 
 static void take_terminal(struct process *p, const int *fds, int fd_count)
 {
     int input = fd_count == 1 ? fcntl(fds[0], F_DUPFD_CLOEXEC, 0) : -1;
-    for (int i = 1; i < fd_count; i++) close(fds[i]);
-    if (fd_count == 0) return;
+    for (int i = 1; i < fd_count; i++)
+        close(fds[i]);
+    if (fd_count == 0)
+        return;
     watch_output(p, 0, PROCESS_PTY, fds[0]);
     watch_stdin(p, input);
 }
@@ -355,12 +387,15 @@ static void on_started(struct process *p, struct wire_reader *r, const int *fds,
     struct process *old;
     int64_t pid = wire_get_u32(r);
     old = process_by_pid(p->sandbox, pid);
-    if (old != NULL && old->state == PROCESS_ENDED) process_free(old); /* the number is used again */
+    if (old != NULL && old->state == PROCESS_ENDED)
+        process_free(old); /* the number is used again */
     p->pid = pid;
     p->state = PROCESS_RUNNING;
-    if (p->pty) take_terminal(p, fds, fd_count);
+    if (p->pty)
+        take_terminal(p, fds, fd_count);
     else
-        for (int i = 0; i < fd_count; i++) close(fds[i]);
+        for (int i = 0; i < fd_count; i++)
+            close(fds[i]);
     DL_FOREACH_SAFE(p->watches, w, next) w->on_start(w->arg, pid);
     arm_outputs(p);
     arm_stdin(p);
@@ -384,14 +419,20 @@ static void on_exited(struct process *p, struct wire_reader *r)
 static const char *fault_code(enum wire_fault fault)
 {
     switch (fault) {
-    case WIRE_FAULT_NO_USER: return "unauthenticated";
-    case WIRE_FAULT_INVALID: return "invalid_argument";
-    case WIRE_FAULT_LIMIT: return "resource_exhausted";
-    case WIRE_FAULT_NOT_FOUND: return "not_found";
-    case WIRE_FAULT_DENIED: return "permission_denied";
+    case WIRE_FAULT_NO_USER:
+        return "unauthenticated";
+    case WIRE_FAULT_INVALID:
+        return "invalid_argument";
+    case WIRE_FAULT_LIMIT:
+        return "resource_exhausted";
+    case WIRE_FAULT_NOT_FOUND:
+        return "not_found";
+    case WIRE_FAULT_DENIED:
+        return "permission_denied";
     case WIRE_FAULT_EXISTS:
     case WIRE_FAULT_NO_SPACE:
-    case WIRE_FAULT_INTERNAL: break;
+    case WIRE_FAULT_INTERNAL:
+        break;
     }
     return "internal";
 }
@@ -408,14 +449,18 @@ static void on_failed(struct process *p, struct wire_reader *r)
 static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
 {
     struct process *p = arg;
-    if (last) p->ticket = 0;
+    if (last)
+        p->ticket = 0;
     if (type == WIRE_STARTED && p->state == PROCESS_STARTING) {
         on_started(p, r, fds, fd_count);
         return;
     }
-    for (int i = 0; i < fd_count; i++) close(fds[i]);
-    if (type == WIRE_EXITED && p->state == PROCESS_RUNNING) on_exited(p, r);
-    else if (type == WIRE_FAILED && p->state == PROCESS_STARTING) on_failed(p, r);
+    for (int i = 0; i < fd_count; i++)
+        close(fds[i]);
+    if (type == WIRE_EXITED && p->state == PROCESS_RUNNING)
+        on_exited(p, r);
+    else if (type == WIRE_FAILED && p->state == PROCESS_STARTING)
+        on_failed(p, r);
     /* SANDBOX_CALL_OVER: processes_free follows */
 }
 
@@ -427,7 +472,8 @@ static void ignore_answer(void *arg, int type, struct wire_reader *r, const int 
     (void)type;
     (void)r;
     (void)last;
-    for (int i = 0; i < fd_count; i++) close(fds[i]);
+    for (int i = 0; i < fd_count; i++)
+        close(fds[i]);
 }
 
 void process_note_kill(struct process *p)
@@ -456,82 +502,6 @@ static void on_kill_timer(void *arg)
 
 /* ---- the start ---- */
 
-/* ProcessConfig as List shows it. Environments may hold secrets and whoever lists has the token anyway; they are
- * left out all the same. */
-static void describe(struct process *p, const struct process_spec *spec)
-{
-    struct json_writer w = json_writer(&p->config);
-    jw_object(&w);
-    jw_kstr(&w, "cmd", spec->argv[0]);
-    if (spec->argc > 1) {
-        jw_key(&w, "args");
-        jw_array(&w);
-        for (size_t i = 1; i < spec->argc; i++) jw_str(&w, spec->argv[i]);
-        jw_array_end(&w);
-    }
-    if (spec->cwd.n > 0) jw_kstr(&w, "cwd", spec->cwd);
-    jw_object_end(&w);
-}
-
-static void put_env(struct wire_writer *w, const struct pairs *env)
-{
-    for (size_t i = 0; i < env->count; i++) {
-        char *pair = NULL;
-        int n = asprintf(&pair, "%s=%s", env->items[i].name, env->items[i].value);
-        if (n < 0) w->bad = true;
-        else wire_put_str(w, pair, (size_t)n);
-        free(pair);
-    }
-}
-
-static void put_start(struct wire_writer *w, const struct sandbox *s, const struct process_spec *spec)
-{
-    const struct pairs *global = &sandbox_spec_of(s)->env;
-    wire_put_str(w, spec->user.p, spec->user.n);
-    wire_put_str(w, spec->cwd.p, spec->cwd.n);
-    wire_put_u32(w, spec->pty ? WIRE_START_PTY : 0);
-    wire_put_u32(w, spec->cols);
-    wire_put_u32(w, spec->rows);
-    wire_put_u32(w, (uint32_t)spec->argc);
-    for (size_t i = 0; i < spec->argc; i++) wire_put_str(w, spec->argv[i].p, spec->argv[i].n);
-    wire_put_u32(w, (uint32_t)(global->count + spec->env.count));
-    put_env(w, global);
-    put_env(w, &spec->env); /* the later one wins */
-}
-
-struct pipes {
-    int ours[3], theirs[3];
-};
-
-static void pipes_close(struct pipes *p)
-{
-    for (int i = 0; i < 3; i++) {
-        if (p->ours[i] >= 0) close(p->ours[i]);
-        if (p->theirs[i] >= 0) close(p->theirs[i]);
-    }
-}
-
-static int pipes_open(struct pipes *p, bool stdin_open, struct err *err)
-{
-    *p = (struct pipes){{-1, -1, -1}, {-1, -1, -1}};
-    bool ok = true;
-    for (int i = 0; i < 3 && ok; i++) {
-        int pair[2];
-        if (i == 0 && !stdin_open) {
-            p->theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-            ok = p->theirs[0] >= 0;
-            continue;
-        }
-        ok = pipe2(pair, O_CLOEXEC) == 0;
-        if (!ok) break;
-        p->ours[i] = pair[i == 0];
-        p->theirs[i] = pair[i != 0];
-    }
-    if (ok) return 0;
-    pipes_close(p);
-    return err_set(err, ERR_OVERLOADED, "no descriptors for another process");
-}
-
 static struct process *process_new(struct sandbox *s, const struct process_spec *spec, struct err *err)
 {
     struct process *p = calloc(1, sizeof *p);
@@ -545,13 +515,16 @@ static struct process *process_new(struct sandbox *s, const struct process_spec 
     p->pty = spec->pty;
     p->stdin_fd = p->outputs[0].fd = p->outputs[1].fd = -1;
     buf_init(&p->config, MAX_CONFIG);
-    describe(p, spec);
-    if (spec->has_tag) p->tag = str_dup(spec->tag);
+    launch_describe(&p->config, spec);
+    if (spec->has_tag)
+        p->tag = str_dup(spec->tag);
     p->kill_timer = loop_timer_new(loop, on_kill_timer, p);
     p->keep_timer = loop_timer_new(loop, on_keep_over, p);
     cell_usage(sandbox_cell(s), &usage);
     p->oom_before = usage.oom_kills;
-    if (p->kill_timer != NULL && p->keep_timer != NULL && !p->config.failed && (p->tag != NULL || !spec->has_tag)) return p;
+    if (p->kill_timer != NULL && p->keep_timer != NULL && !p->config.failed &&
+        (p->tag != NULL || !spec->has_tag))
+        return p;
     process_destroy(p);
     err_set(err, ERR_NO_MEMORY, "process");
     return NULL;
@@ -559,27 +532,32 @@ static struct process *process_new(struct sandbox *s, const struct process_spec 
 
 static int request_start(struct process *p, const struct process_spec *spec, struct err *err)
 {
-    struct pipes pipes = {{-1, -1, -1}, {-1, -1, -1}};
-    if (!spec->pty && pipes_open(&pipes, spec->stdin_open, err) != 0) return -1;
+    struct launch_pipes pipes = {{-1, -1, -1}, {-1, -1, -1}};
+    if (!spec->pty && launch_pipes_open(&pipes, spec->stdin_open, err) != 0)
+        return -1;
     struct wire_writer *msg = sandbox_message(p->sandbox, WIRE_START);
-    put_start(msg, p->sandbox, spec);
+    launch_put(msg, p->sandbox, spec);
     p->ticket = sandbox_send(p->sandbox, msg, pipes.theirs, spec->pty ? 0 : 3, on_answer, p, err);
     if (p->ticket == 0) {
-        pipes_close(&pipes);
+        launch_pipes_close(&pipes);
         return -1;
     }
-    if (spec->pty) return 0;
-    for (int i = 0; i < 3; i++) close(pipes.theirs[i]);
+    if (spec->pty)
+        return 0;
+    for (int i = 0; i < 3; i++)
+        close(pipes.theirs[i]);
     watch_stdin(p, pipes.ours[0]);
     watch_output(p, 0, PROCESS_STDOUT, pipes.ours[1]);
     watch_output(p, 1, PROCESS_STDERR, pipes.ours[2]);
     return 0;
 }
 
-int process_start(struct sandbox *s, const struct process_spec *spec, struct process_watch *watch, struct err *err)
+int process_start(struct sandbox *s, const struct process_spec *spec, struct process_watch *watch,
+                  struct err *err)
 {
     struct process *p = process_new(s, spec, err);
-    if (p == NULL) return -1;
+    if (p == NULL)
+        return -1;
     if (request_start(p, spec, err) != 0) {
         process_destroy(p);
         return -1;
@@ -587,7 +565,8 @@ int process_start(struct sandbox *s, const struct process_spec *spec, struct pro
     DL_APPEND(*sandbox_processes(s), p);
     process_follow(p, watch);
     p->starter = watch;
-    if (spec->kill_after_ms > 0) loop_timer_start(p->kill_timer, spec->kill_after_ms);
+    if (spec->kill_after_ms > 0)
+        loop_timer_start(p->kill_timer, spec->kill_after_ms);
     return 0;
 }
 
@@ -597,16 +576,20 @@ struct process *process_by_pid(struct sandbox *s, int64_t pid)
 {
     struct process *p;
     DL_FOREACH(*sandbox_processes(s), p)
-        if (p->state != PROCESS_STARTING && p->pid == pid) return p;
+    if (p->state != PROCESS_STARTING && p->pid == pid)
+        return p;
     return NULL;
 }
 
 struct process *process_by_tag(struct sandbox *s, struct str tag)
 {
     struct process *p, *ended = NULL;
-    DL_FOREACH(*sandbox_processes(s), p) {
-        if (p->state == PROCESS_STARTING || p->tag == NULL || !str_eq_c(tag, p->tag)) continue;
-        if (p->state != PROCESS_ENDED) return p;
+    DL_FOREACH(*sandbox_processes(s), p)
+    {
+        if (p->state == PROCESS_STARTING || p->tag == NULL || !str_eq_c(tag, p->tag))
+            continue;
+        if (p->state != PROCESS_ENDED)
+            return p;
         ended = p;
     }
     return ended;
@@ -615,7 +598,8 @@ struct process *process_by_tag(struct sandbox *s, struct str tag)
 struct process *process_next(struct sandbox *s, const struct process *after)
 {
     struct process *p = after != NULL ? after->next : *sandbox_processes(s);
-    while (p != NULL && p->state != PROCESS_RUNNING && p->state != PROCESS_EXITED) p = p->next;
+    while (p != NULL && p->state != PROCESS_RUNNING && p->state != PROCESS_EXITED)
+        p = p->next;
     return p;
 }
 

@@ -44,7 +44,7 @@ struct sandbox {
 struct host {
     struct cell_works *works;
     struct pool *pool;
-    struct sandbox *list;  /* in order of creation */
+    struct sandbox *list; /* in order of creation */
     struct sandbox *by_id;
     int running, live;
 };
@@ -58,7 +58,8 @@ void sandbox_spec_free(struct sandbox_spec *s)
 {
     pairs_free(&s->metadata);
     pairs_free(&s->env);
-    for (int i = 0; i < s->layer_count; i++) free(s->layers[i]);
+    for (int i = 0; i < s->layer_count; i++)
+        free(s->layers[i]);
     free(s->template_id);
     *s = (struct sandbox_spec){0};
 }
@@ -97,7 +98,8 @@ static void sandbox_free(struct sandbox *s)
 
 void sandbox_kill(struct sandbox **s, const char *why)
 {
-    if (*s == NULL) return;
+    if (*s == NULL)
+        return;
     log_info("sandbox ended", LF_STR("sandbox", (*s)->id), LF_STR("why", why));
     sandbox_free(*s);
     *s = NULL;
@@ -113,7 +115,8 @@ static void creation_failed(struct sandbox *s, const char *why)
     err_set(&err, ERR_UNAVAILABLE, "%.200s", why);
     log_error("a sandbox could not be made", LF_STR("sandbox", s->id), LF_STR("error", why));
     sandbox_free(s);
-    if (fn != NULL) fn(arg, NULL, &err);
+    if (fn != NULL)
+        fn(arg, NULL, &err);
 }
 
 static void on_built(void *arg)
@@ -141,8 +144,10 @@ static void on_gone(void *arg, const char *why)
 {
     struct sandbox *s = arg;
     s->cell = NULL;
-    if (s->state == SANDBOX_RUNNING) sandbox_kill(&s, why);
-    else creation_failed(s, why);
+    if (s->state == SANDBOX_RUNNING)
+        sandbox_kill(&s, why);
+    else
+        creation_failed(s, why);
 }
 
 static void on_message(void *arg, enum wire_type type, uint32_t ticket, struct wire_reader *r, const int *fds,
@@ -153,7 +158,8 @@ static void on_message(void *arg, enum wire_type type, uint32_t ticket, struct w
     bool last = type == WIRE_DONE || type == WIRE_FAILED || type == WIRE_EXITED;
     HASH_FIND(hh, s->calls, &ticket, sizeof ticket, c);
     if (c == NULL) {
-        for (int i = 0; i < fd_count; i++) close(fds[i]);
+        for (int i = 0; i < fd_count; i++)
+            close(fds[i]);
         return;
     }
     struct call copy = *c;
@@ -178,7 +184,8 @@ static void on_cell(void *arg, struct cell *cell, const char *why)
     s->cell = cell;
     s->state = SANDBOX_STARTING;
     cell_adopt(cell, &events, s);
-    if (cell_enter(cell, s->id, s->spec.network, (const char *const *)s->spec.layers, s->spec.layer_count, &err) != 0)
+    if (cell_enter(cell, s->id, s->spec.network, (const char *const *)s->spec.layers, s->spec.layer_count,
+                   &err) != 0)
         creation_failed(s, err.msg);
 }
 
@@ -189,7 +196,8 @@ static void make_id(char out[SANDBOX_ID_CHARS + 1])
     uint8_t random[SANDBOX_ID_CHARS];
     random_bytes(random, sizeof random);
     out[0] = 'i';
-    for (int i = 1; i < SANDBOX_ID_CHARS; i++) out[i] = alphabet[random[i] % 36];
+    for (int i = 1; i < SANDBOX_ID_CHARS; i++)
+        out[i] = alphabet[random[i] % 36];
     out[SANDBOX_ID_CHARS] = '\0';
 }
 
@@ -197,7 +205,8 @@ static void make_token(char out[SANDBOX_TOKEN_CHARS + 1])
 {
     uint8_t random[SANDBOX_TOKEN_CHARS / 2];
     random_bytes(random, sizeof random);
-    for (size_t i = 0; i < sizeof random; i++) snprintf(out + 2 * i, 3, "%02x", random[i]);
+    for (size_t i = 0; i < sizeof random; i++)
+        snprintf(out + 2 * i, 3, "%02x", random[i]);
 }
 
 static void on_ttl(void *arg)
@@ -209,7 +218,8 @@ static void on_ttl(void *arg)
 static struct sandbox *sandbox_new(struct host *h, struct sandbox_spec *spec)
 {
     struct sandbox *s = calloc(1, sizeof *s);
-    if (s != NULL) s->ttl = loop_timer_new(h->works->loop, on_ttl, s);
+    if (s != NULL)
+        s->ttl = loop_timer_new(h->works->loop, on_ttl, s);
     if (s == NULL || s->ttl == NULL) {
         free(s);
         sandbox_spec_free(spec);
@@ -220,7 +230,8 @@ static struct sandbox *sandbox_new(struct host *h, struct sandbox_spec *spec)
     *spec = (struct sandbox_spec){0};
     s->asked_at = mono_now();
     make_id(s->id);
-    if (s->spec.secure) make_token(s->token);
+    if (s->spec.secure)
+        make_token(s->token);
     DL_APPEND(h->list, s);
     h->live++;
     return s;
@@ -231,11 +242,13 @@ int sandbox_create(struct host *h, struct sandbox_spec *spec, sandbox_created_fn
 {
     if (h->live >= h->works->options->max_sandboxes) {
         sandbox_spec_free(spec);
-        return err_set(err, ERR_TOO_MANY, "you have reached the maximum number of concurrent E2B sandboxes (%lld)",
+        return err_set(err, ERR_TOO_MANY,
+                       "you have reached the maximum number of concurrent E2B sandboxes (%lld)",
                        (long long)h->works->options->max_sandboxes);
     }
     struct sandbox *s = sandbox_new(h, spec);
-    if (s == NULL) return err_set(err, ERR_NO_MEMORY, "sandbox");
+    if (s == NULL)
+        return err_set(err, ERR_NO_MEMORY, "sandbox");
     s->created = fn;
     s->created_arg = arg;
     s->wait = pool_take(h->pool, CELL_WAIT_MS, on_cell, s, err);
@@ -249,7 +262,8 @@ int sandbox_create(struct host *h, struct sandbox_spec *spec, sandbox_created_fn
 
 void sandbox_abandon(struct sandbox *s)
 {
-    if (s->state != SANDBOX_RUNNING) sandbox_kill(&s, "its client left");
+    if (s->state != SANDBOX_RUNNING)
+        sandbox_kill(&s, "its client left");
 }
 
 /* ---- the table ---- */
@@ -257,7 +271,8 @@ void sandbox_abandon(struct sandbox *s)
 struct host *host_new(struct cell_works *works, struct pool *pool)
 {
     struct host *h = calloc(1, sizeof *h);
-    if (h == NULL) return NULL;
+    if (h == NULL)
+        return NULL;
     h->works = works;
     h->pool = pool;
     return h;
@@ -265,8 +280,10 @@ struct host *host_new(struct cell_works *works, struct pool *pool)
 
 void host_free(struct host **host)
 {
-    if (*host == NULL) return;
-    while ((*host)->list != NULL) sandbox_free((*host)->list);
+    if (*host == NULL)
+        return;
+    while ((*host)->list != NULL)
+        sandbox_free((*host)->list);
     free(*host);
     *host = NULL;
 }
@@ -276,7 +293,8 @@ struct sandbox *host_find(struct host *h, struct str id)
     struct sandbox *s = NULL;
     struct str head = id;
     str_split(&id, '-', &head);
-    if (head.n > 0) HASH_FIND(hh, h->by_id, head.p, head.n, s);
+    if (head.n > 0)
+        HASH_FIND(hh, h->by_id, head.p, head.n, s);
     return s;
 }
 
@@ -288,15 +306,18 @@ int host_running(const struct host *h)
 struct sandbox *host_next(struct host *h, const struct sandbox *after)
 {
     struct sandbox *s = after != NULL ? after->next : h->list;
-    while (s != NULL && s->state != SANDBOX_RUNNING) s = s->next;
+    while (s != NULL && s->state != SANDBOX_RUNNING)
+        s = s->next;
     return s;
 }
 
-bool host_any(const struct host *h, bool (*fn)(const struct sandbox_spec *spec, const char *arg), const char *arg)
+bool host_any(const struct host *h, bool (*fn)(const struct sandbox_spec *spec, const char *arg),
+              const char *arg)
 {
     const struct sandbox *s;
     DL_FOREACH(h->list, s)
-        if (fn(&s->spec, arg)) return true;
+    if (fn(&s->spec, arg))
+        return true;
     return false;
 }
 
@@ -356,8 +377,8 @@ struct wire_writer *sandbox_message(struct sandbox *s, enum wire_type type)
     return &writer;
 }
 
-uint32_t sandbox_send(struct sandbox *s, struct wire_writer *msg, const int *fds, int fd_count, sandbox_answer_fn *fn,
-                      void *arg, struct err *err)
+uint32_t sandbox_send(struct sandbox *s, struct wire_writer *msg, const int *fds, int fd_count,
+                      sandbox_answer_fn *fn, void *arg, struct err *err)
 {
     struct call *c;
     if (HASH_COUNT(s->calls) >= MAX_CALLS) {
@@ -382,7 +403,8 @@ void sandbox_forget(struct sandbox *s, uint32_t ticket)
 {
     struct call *c;
     HASH_FIND(hh, s->calls, &ticket, sizeof ticket, c);
-    if (c == NULL) return;
+    if (c == NULL)
+        return;
     HASH_DEL(s->calls, c);
     free(c);
 }
@@ -391,6 +413,7 @@ enum wire_fault sandbox_fault(struct wire_reader *r, const char **text_out)
 {
     uint32_t fault = wire_get_u32(r);
     *text_out = wire_get_cstr(r);
-    if (r->bad || fault == 0 || fault > WIRE_FAULT_LIMIT) return WIRE_FAULT_INTERNAL;
+    if (r->bad || fault == 0 || fault > WIRE_FAULT_LIMIT)
+        return WIRE_FAULT_INTERNAL;
     return (enum wire_fault)fault;
 }

@@ -2,9 +2,9 @@
  *
  *   WAITING (for a cell) -> STARTING (the cell becomes a sandbox) -> RUNNING -> freed
  *
- * Whatever ends one (a kill, its time to live, its own death) goes through sandbox_kill: the cell is killed, every
- * outstanding call and process is told, the table forgets it. A pointer to a sandbox is valid until then; what waits
- * across turns keeps the id or is told. */
+ * Whatever ends one (a kill, its time to live, its own death) goes through sandbox_kill: the cell is killed,
+ * every outstanding call and process is told, the table forgets it. A pointer to a sandbox is valid until
+ * then; what waits across turns keeps the id or is told. */
 #ifndef SANDBOXD_SANDBOX_H
 #define SANDBOXD_SANDBOX_H
 
@@ -21,7 +21,7 @@ struct host; /* the table */
 struct process;
 
 struct sandbox_spec {
-    char *template_id;      /* as asked for */
+    char *template_id; /* as asked for */
     struct pairs metadata, env;
     int64_t ttl_ms;
     bool secure, network;
@@ -37,8 +37,8 @@ void host_free(struct host **h);
 /* The sandbox is RUNNING (err NULL), or there is none (sandbox NULL). Called once, from the loop. */
 typedef void sandbox_created_fn(void *arg, struct sandbox *sandbox, const struct err *err);
 
-/* Takes what spec holds (the struct is then empty), also on failure. -1 and *err: ERR_TOO_MANY (the live limit),
- * ERR_OVERLOADED, ERR_NO_MEMORY. */
+/* Takes what spec holds (the struct is then empty), also on failure. -1 and *err: ERR_TOO_MANY (the live
+ * limit), ERR_OVERLOADED, ERR_NO_MEMORY. */
 int sandbox_create(struct host *h, struct sandbox_spec *spec, sandbox_created_fn *fn, void *arg,
                    struct sandbox **sandbox_out, struct err *err);
 /* fn will not be called; the sandbox is destroyed if it is not RUNNING yet. */
@@ -50,7 +50,8 @@ int host_running(const struct host *h);
 /* Walks all RUNNING ones, oldest first: NULL gives the first, NULL is returned after the last. */
 struct sandbox *host_next(struct host *h, const struct sandbox *after);
 /* Whether fn says so of any sandbox, those not yet RUNNING included. */
-bool host_any(const struct host *h, bool (*fn)(const struct sandbox_spec *spec, const char *arg), const char *arg);
+bool host_any(const struct host *h, bool (*fn)(const struct sandbox_spec *spec, const char *arg),
+              const char *arg);
 
 const char *sandbox_id(const struct sandbox *s);
 const char *sandbox_token(const struct sandbox *s); /* "" when not secure */
@@ -70,13 +71,14 @@ void sandbox_kill(struct sandbox **s, const char *why);
 enum { SANDBOX_CALL_OVER = 0 /* as a type: the sandbox is gone */ };
 
 /* An answer. fds are the callee's. last: the call is over. */
-typedef void sandbox_answer_fn(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last);
+typedef void sandbox_answer_fn(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count,
+                               bool last);
 
 /* Begins a request's message in a shared buffer (one at a time). */
 struct wire_writer *sandbox_message(struct sandbox *s, enum wire_type type);
 /* Sends it. The ticket (> 0), or 0 and *err; fn is called for each answer, from the loop. */
-uint32_t sandbox_send(struct sandbox *s, struct wire_writer *msg, const int *fds, int fd_count, sandbox_answer_fn *fn,
-                      void *arg, struct err *err);
+uint32_t sandbox_send(struct sandbox *s, struct wire_writer *msg, const int *fds, int fd_count,
+                      sandbox_answer_fn *fn, void *arg, struct err *err);
 /* fn is not called any more. */
 void sandbox_forget(struct sandbox *s, uint32_t ticket);
 

@@ -1,4 +1,5 @@
-/* Sinks (sink.h). A helper that fails closes the pipe; the reason comes as FAILED, so a broken pipe itself is no answer. */
+/* Sinks (sink.h). A helper that fails closes the pipe; the reason comes as FAILED, so a broken pipe itself is
+ * no answer. */
 #include "sink.h"
 
 #include <errno.h>
@@ -25,14 +26,22 @@ struct sink {
 int sink_status(enum wire_fault fault)
 {
     switch (fault) {
-    case WIRE_FAULT_NOT_FOUND: return 404;
-    case WIRE_FAULT_EXISTS: return 409;
-    case WIRE_FAULT_INVALID: return 400;
-    case WIRE_FAULT_DENIED: return 403;
-    case WIRE_FAULT_NO_SPACE: return 507;
-    case WIRE_FAULT_NO_USER: return 401;
-    case WIRE_FAULT_LIMIT: return 429;
-    case WIRE_FAULT_INTERNAL: break;
+    case WIRE_FAULT_NOT_FOUND:
+        return 404;
+    case WIRE_FAULT_EXISTS:
+        return 409;
+    case WIRE_FAULT_INVALID:
+        return 400;
+    case WIRE_FAULT_DENIED:
+        return 403;
+    case WIRE_FAULT_NO_SPACE:
+        return 507;
+    case WIRE_FAULT_NO_USER:
+        return 401;
+    case WIRE_FAULT_LIMIT:
+        return 429;
+    case WIRE_FAULT_INTERNAL:
+        break;
     }
     return 500;
 }
@@ -40,7 +49,8 @@ int sink_status(enum wire_fault fault)
 static void pipe_close(struct sink *k)
 {
     loop_io_free(&k->io);
-    if (k->fd >= 0) close(k->fd);
+    if (k->fd >= 0)
+        close(k->fd);
     k->fd = -1;
     buf_clear(&k->backlog);
 }
@@ -51,9 +61,12 @@ static size_t push(struct sink *k, struct str piece)
     size_t at = 0;
     while (at < piece.n && k->fd >= 0) {
         ssize_t n = write(k->fd, piece.p + at, piece.n - at);
-        if (n < 0 && errno == EAGAIN) return at;
-        if (n < 0 && errno != EINTR) pipe_close(k);
-        if (n > 0) at += (size_t)n;
+        if (n < 0 && errno == EAGAIN)
+            return at;
+        if (n < 0 && errno != EINTR)
+            pipe_close(k);
+        if (n > 0)
+            at += (size_t)n;
     }
     return k->fd >= 0 ? at : piece.n;
 }
@@ -64,19 +77,26 @@ static void on_writable(void *arg, int fd, int events)
     (void)fd;
     (void)events;
     size_t n = push(k, buf_view(&k->backlog));
-    if (k->fd >= 0) buf_consume(&k->backlog, n);
-    if (k->backlog.len > 0) return;
-    if (k->io != NULL) loop_io_set(k->io, 0);
-    if (k->ending) pipe_close(k);
+    if (k->fd >= 0)
+        buf_consume(&k->backlog, n);
+    if (k->backlog.len > 0)
+        return;
+    if (k->io != NULL)
+        loop_io_set(k->io, 0);
+    if (k->ending)
+        pipe_close(k);
     k->events->on_drain(k->arg);
 }
 
 bool sink_write(struct sink *k, struct str piece)
 {
     size_t n = k->backlog.len == 0 ? push(k, piece) : 0;
-    if (k->fd < 0 || n == piece.n) return true;
-    if (!buf_append(&k->backlog, piece.p + n, piece.n - n)) pipe_close(k); /* cannot be: pieces stop while some wait */
-    if (k->io != NULL) loop_io_set(k->io, LOOP_WRITE);
+    if (k->fd < 0 || n == piece.n)
+        return true;
+    if (!buf_append(&k->backlog, piece.p + n, piece.n - n))
+        pipe_close(k); /* cannot be: pieces stop while some wait */
+    if (k->io != NULL)
+        loop_io_set(k->io, LOOP_WRITE);
     return false;
 }
 
@@ -88,7 +108,8 @@ bool sink_waits(const struct sink *k)
 void sink_end(struct sink *k)
 {
     k->ending = true;
-    if (k->backlog.len == 0) pipe_close(k);
+    if (k->backlog.len == 0)
+        pipe_close(k);
 }
 
 static void keep_entry(struct sink *k, struct wire_reader *r)
@@ -107,10 +128,13 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
     const char *text = "the sandbox is gone";
     (void)fds;
     (void)fd_count;
-    if (type == WIRE_ENTRY) keep_entry(k, r);
-    if (!last) return;
+    if (type == WIRE_ENTRY)
+        keep_entry(k, r);
+    if (!last)
+        return;
     k->ticket = 0;
-    if (type == WIRE_DONE && k->written) k->events->on_done(k->arg, &k->entry, 200, NULL);
+    if (type == WIRE_DONE && k->written)
+        k->events->on_done(k->arg, &k->entry, 200, NULL);
     else {
         int status = type == WIRE_FAILED ? sink_status(sandbox_fault(r, &text)) : 502;
         k->events->on_done(k->arg, NULL, status, text);
@@ -125,8 +149,8 @@ static uint32_t ask(struct sink *k, struct str user, struct str path, int theirs
     return sandbox_send(k->sandbox, msg, &theirs, 1, on_answer, k, err);
 }
 
-struct sink *sink_open(struct sandbox *s, struct str user, struct str path, const struct sink_events *events, void *arg,
-                       struct err *err)
+struct sink *sink_open(struct sandbox *s, struct str user, struct str path, const struct sink_events *events,
+                       void *arg, struct err *err)
 {
     struct sink *k = calloc(1, sizeof *k);
     int pair[2];
@@ -139,18 +163,23 @@ struct sink *sink_open(struct sandbox *s, struct str user, struct str path, cons
     fcntl(k->fd, F_SETFL, O_NONBLOCK);
     buf_init(&k->backlog, BACKLOG_MAX);
     k->io = loop_io_new(sandbox_loop(s), k->fd, 0, on_writable, k);
-    if (k->io != NULL) k->ticket = ask(k, user, path, pair[0], err);
-    else err_set(err, ERR_NO_MEMORY, "file");
+    if (k->io != NULL)
+        k->ticket = ask(k, user, path, pair[0], err);
+    else
+        err_set(err, ERR_NO_MEMORY, "file");
     close(pair[0]);
-    if (k->ticket == 0) sink_free(&k);
+    if (k->ticket == 0)
+        sink_free(&k);
     return k;
 }
 
 void sink_free(struct sink **sink)
 {
     struct sink *k = *sink;
-    if (k == NULL) return;
-    if (k->ticket != 0) sandbox_forget(k->sandbox, k->ticket);
+    if (k == NULL)
+        return;
+    if (k->ticket != 0)
+        sandbox_forget(k->sandbox, k->ticket);
     pipe_close(k);
     buf_deinit(&k->backlog);
     free(k->path);

@@ -13,8 +13,8 @@ struct sink_events {
     void (*on_done)(void *arg, const struct wire_entry *entry, int http_status, const char *text);
 };
 
-struct sink *sink_open(struct sandbox *s, struct str user, struct str path, const struct sink_events *events, void *arg,
-                       struct err *err);
+struct sink *sink_open(struct sandbox *s, struct str user, struct str path, const struct sink_events *events,
+                       void *arg, struct err *err);
 
 /* Takes all of piece. False: some of it waits; write no more until on_drain. */
 bool sink_write(struct sink *k, struct str piece);

@@ -15,8 +15,8 @@ struct snapshots *snapshots_open(struct cell_works *works, struct err *err);
 void snapshots_watch(struct snapshots *t, struct host *host);
 void snapshots_close(struct snapshots **t);
 
-/* A template by name or id ("base" or a snapshot; a ":tag" is dropped): its layers, uppermost first, as owned strings
- * into spec. False when there is none. */
+/* A template by name or id ("base" or a snapshot; a ":tag" is dropped): its layers, uppermost first, as owned
+ * strings into spec. False when there is none. */
 bool snapshots_resolve(const struct snapshots *t, struct str name, struct sandbox_spec *spec);
 
 /* A plain description; strings live until the snapshot is deleted. */

@@ -32,7 +32,8 @@ pid_t tool_spawn(const char *const *argv, struct err *err)
                              (char *const[]){"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", NULL});
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&files);
-    if (error == 0) return pid;
+    if (error == 0)
+        return pid;
     return err_set(err, ERR_IO, "cannot run %s: %s", argv[0], strerror(error));
 }
 
@@ -40,11 +41,15 @@ int tool_run(const char *const *argv, struct err *err)
 {
     int status;
     pid_t pid = tool_spawn(argv, err);
-    if (pid < 0) return -1;
+    if (pid < 0)
+        return -1;
     while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR) return err_set(err, ERR_IO, "%s: %s", argv[0], strerror(errno));
-    if (status == 0) return 0;
-    return err_set(err, ERR_IO, "%s failed (status %d)", argv[0], WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+        if (errno != EINTR)
+            return err_set(err, ERR_IO, "%s: %s", argv[0], strerror(errno));
+    if (status == 0)
+        return 0;
+    return err_set(err, ERR_IO, "%s failed (status %d)", argv[0],
+                   WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
@@ -57,6 +62,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 int tool_remove_tree(const char *path, struct err *err)
 {
-    if (nftw(path, remove_one, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) == 0 || errno == ENOENT) return 0;
+    if (nftw(path, remove_one, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) == 0 || errno == ENOENT)
+        return 0;
     return err_set(err, ERR_IO, "cannot remove %s: %s", path, strerror(errno));
 }

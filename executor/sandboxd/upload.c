@@ -1,6 +1,6 @@
-/* POST /files: the body goes into one sink, or one for each part of a form. The body is read only as fast as the sinks
- * take it. After a failure the rest of the body is dropped and then the failure is answered: a client that is still
- * sending does not look for an answer. Files already complete stay, as on E2B. */
+/* POST /files: the body goes into one sink, or one for each part of a form. The body is read only as fast as
+ * the sinks take it. After a failure the rest of the body is dropped and then the failure is answered: a
+ * client that is still sending does not look for an answer. Files already complete stay, as on E2B. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -25,7 +25,7 @@ struct upload {
     struct api_pending pending;
     struct http_request *req;
     struct sandbox *sandbox;
-    struct str user, path; /* in the request's arena */
+    struct str user, path;  /* in the request's arena */
     struct multipart *form; /* NULL: the body is the file */
     struct file *files[MAX_FILES];
     int count, done;
@@ -66,10 +66,13 @@ static void fail(struct upload *u, int status, const char *text)
         u->failure = status;
         snprintf(u->failure_text, sizeof u->failure_text, "%s", text);
     }
-    for (int i = 0; i < u->count; i++) sink_free(&u->files[i]->sink);
+    for (int i = 0; i < u->count; i++)
+        sink_free(&u->files[i]->sink);
     u->current = NULL;
-    if (u->ended) answer(u, u->failure, u->failure_text);
-    else http_body_resume(u->req);
+    if (u->ended)
+        answer(u, u->failure, u->failure_text);
+    else
+        http_body_resume(u->req);
 }
 
 static void finish(struct upload *u)
@@ -78,7 +81,8 @@ static void finish(struct upload *u)
     buf_init(&body, API_MAX_ANSWER);
     struct json_writer w = json_writer(&body);
     jw_array(&w);
-    for (int i = 0; i < u->count; i++) entry_put_written(&w, &u->files[i]->entry);
+    for (int i = 0; i < u->count; i++)
+        entry_put_written(&w, &u->files[i]->entry);
     jw_array_end(&w);
     http_set_data(u->req, NULL);
     api_json(u->req, 200, &body);
@@ -89,7 +93,8 @@ static void on_sink_drain(void *arg)
 {
     struct file *f = arg;
     for (int i = 0; i < f->upload->count; i++)
-        if (f->upload->files[i]->sink != NULL && sink_waits(f->upload->files[i]->sink)) return;
+        if (f->upload->files[i]->sink != NULL && sink_waits(f->upload->files[i]->sink))
+            return;
     http_body_resume(f->upload->req);
 }
 
@@ -108,7 +113,8 @@ static void on_sink_done(void *arg, const struct wire_entry *entry, int status, 
     f->entry = (struct wire_entry){.path = f->path, .name = f->name};
     sink_free(&f->sink);
     u->done++;
-    if (u->ended && u->done == u->count) finish(u);
+    if (u->ended && u->done == u->count)
+        finish(u);
 }
 
 static const struct sink_events sink_events = {on_sink_drain, on_sink_done};
@@ -118,7 +124,8 @@ static struct file *file_add(struct upload *u, struct str path, struct err *err)
 {
     for (int i = 0; i < u->count; i++)
         if (str_eq_c(path, u->files[i]->asked)) {
-            err_set(err, ERR_BAD_REQUEST, "you cannot upload multiple files to the same path '%.*s' in one request", STR_ARG(path));
+            err_set(err, ERR_BAD_REQUEST,
+                    "you cannot upload multiple files to the same path '%.*s' in one request", STR_ARG(path));
             return NULL;
         }
     struct file *f = u->count < MAX_FILES ? calloc(1, sizeof *f) : NULL;
@@ -141,11 +148,14 @@ static bool on_part(void *arg, struct str name, struct str filename)
 {
     struct upload *u = arg;
     u->current = NULL;
-    if (!str_eq_c(name, "file")) return true; /* other fields are ignored */
+    if (!str_eq_c(name, "file"))
+        return true; /* other fields are ignored */
     struct str path = u->path.n > 0 ? u->path : filename;
     if (u->path.n > 0 && u->count > 0)
-        return err_set(&form_error, ERR_BAD_REQUEST, "with a path in the query there must be exactly one file") == 0;
-    if (path.n == 0) return err_set(&form_error, ERR_BAD_REQUEST, "a file has no path") == 0;
+        return err_set(&form_error, ERR_BAD_REQUEST,
+                       "with a path in the query there must be exactly one file") == 0;
+    if (path.n == 0)
+        return err_set(&form_error, ERR_BAD_REQUEST, "a file has no path") == 0;
     u->current = file_add(u, path, &form_error);
     return u->current != NULL;
 }
@@ -153,14 +163,16 @@ static bool on_part(void *arg, struct str name, struct str filename)
 static bool on_part_data(void *arg, struct str piece)
 {
     struct upload *u = arg;
-    if (u->current != NULL && u->current->sink != NULL) sink_write(u->current->sink, piece);
+    if (u->current != NULL && u->current->sink != NULL)
+        sink_write(u->current->sink, piece);
     return true;
 }
 
 static bool on_part_end(void *arg)
 {
     struct upload *u = arg;
-    if (u->current != NULL && u->current->sink != NULL) sink_end(u->current->sink);
+    if (u->current != NULL && u->current->sink != NULL)
+        sink_end(u->current->sink);
     u->current = NULL;
     return true;
 }
@@ -172,7 +184,8 @@ static const struct multipart_events form_events = {on_part, on_part_data, on_pa
 static bool any_waits(const struct upload *u)
 {
     for (int i = 0; i < u->count; i++)
-        if (u->files[i]->sink != NULL && sink_waits(u->files[i]->sink)) return true;
+        if (u->files[i]->sink != NULL && sink_waits(u->files[i]->sink))
+            return true;
     return false;
 }
 
@@ -181,11 +194,13 @@ static bool on_data(void *arg, struct http_request *req, struct str piece)
     struct upload *u = http_data(req);
     (void)arg;
     form_error = ERR_INIT;
-    if (u->failure != 0) return true;
-    if (u->form == NULL) on_part_data(u, piece);
+    if (u->failure != 0)
+        return true;
+    if (u->form == NULL)
+        on_part_data(u, piece);
     else if (!multipart_feed(u->form, piece)) {
         fail(u, form_error.code != ERR_NONE ? err_http_status(form_error.code) : 400,
-               form_error.code != ERR_NONE ? form_error.msg : "malformed multipart body");
+             form_error.code != ERR_NONE ? form_error.msg : "malformed multipart body");
         return true;
     }
     return !any_waits(u);
@@ -196,10 +211,14 @@ static void on_end(void *arg, struct http_request *req)
     struct upload *u = http_data(req);
     (void)arg;
     u->ended = true;
-    if (u->failure != 0) answer(u, u->failure, u->failure_text);
-    else if (u->form == NULL) on_part_end(u);
-    else if (!multipart_complete(u->form)) answer(u, 400, "the multipart body ends too early");
-    else if (u->done == u->count) finish(u);
+    if (u->failure != 0)
+        answer(u, u->failure, u->failure_text);
+    else if (u->form == NULL)
+        on_part_end(u);
+    else if (!multipart_complete(u->form))
+        answer(u, 400, "the multipart body ends too early");
+    else if (u->done == u->count)
+        finish(u);
 }
 
 static bool prepare(struct upload *u, struct http_request *r, struct err *err)
@@ -212,7 +231,8 @@ static bool prepare(struct upload *u, struct http_request *r, struct err *err)
         u->form = multipart_new(boundary, &form_events, u);
         return u->form != NULL || err_set(err, ERR_NO_MEMORY, "upload") == 0;
     }
-    if (u->path.n == 0) return err_set(err, ERR_BAD_QUERY, "path is required") == 0;
+    if (u->path.n == 0)
+        return err_set(err, ERR_BAD_QUERY, "path is required") == 0;
     u->current = file_add(u, u->path, err);
     return u->current != NULL;
 }
@@ -225,7 +245,8 @@ void files_upload(struct api *a, struct http_request *r, struct sandbox *s, stru
         api_error(r, 503, "no memory");
         return;
     }
-    *u = (struct upload){.pending.on_gone = upload_gone, .req = r, .sandbox = s, .user = api_user(r), .path = path};
+    *u = (struct upload){
+        .pending.on_gone = upload_gone, .req = r, .sandbox = s, .user = api_user(r), .path = path};
     if (!prepare(u, r, &err)) {
         upload_free(u);
         api_error_of(r, &err);

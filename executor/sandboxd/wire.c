@@ -1,4 +1,5 @@
-/* Encoding of the messages (wire.h), shared by three programs; tests/unit/test_sandboxd_wire.c feeds it garbage. */
+/* Encoding of the messages (wire.h), shared by three programs; tests/unit/test_sandboxd_wire.c feeds it
+ * garbage. */
 #include "wire.h"
 
 #include <errno.h>
@@ -23,7 +24,8 @@ static void put_int(struct wire_writer *w, uint64_t v, size_t bytes)
         w->bad = true;
         return;
     }
-    for (size_t i = 0; i < bytes; i++) w->buf[w->len++] = (uint8_t)(v >> (8 * i));
+    for (size_t i = 0; i < bytes; i++)
+        w->buf[w->len++] = (uint8_t)(v >> (8 * i));
 }
 
 void wire_put_u32(struct wire_writer *w, uint32_t v)
@@ -43,7 +45,8 @@ void wire_put_str(struct wire_writer *w, const char *p, size_t n)
         return;
     }
     wire_put_u32(w, (uint32_t)n);
-    if (n > 0) memcpy(w->buf + w->len, p, n);
+    if (n > 0)
+        memcpy(w->buf + w->len, p, n);
     w->len += n;
     w->buf[w->len++] = 0;
 }
@@ -53,13 +56,16 @@ void wire_put_cstr(struct wire_writer *w, const char *s)
     wire_put_str(w, s, s != NULL ? strlen(s) : 0);
 }
 
-int wire_open(struct wire_reader *r, const void *buf, size_t n, enum wire_type *type_out, uint32_t *ticket_out)
+int wire_open(struct wire_reader *r, const void *buf, size_t n, enum wire_type *type_out,
+              uint32_t *ticket_out)
 {
     *r = (struct wire_reader){.p = buf, .left = n};
-    if (n < 5) return -1;
+    if (n < 5)
+        return -1;
     uint8_t type = *r->p++;
     r->left--;
-    if (type == 0 || type >= WIRE_TYPES) return -1;
+    if (type == 0 || type >= WIRE_TYPES)
+        return -1;
     *type_out = (enum wire_type)type;
     *ticket_out = wire_get_u32(r);
     return 0;
@@ -72,7 +78,8 @@ static uint64_t get_int(struct wire_reader *r, size_t bytes)
         return 0;
     }
     uint64_t v = 0;
-    for (size_t i = 0; i < bytes; i++) v |= (uint64_t)r->p[i] << (8 * i);
+    for (size_t i = 0; i < bytes; i++)
+        v |= (uint64_t)r->p[i] << (8 * i);
     r->p += bytes;
     r->left -= bytes;
     return v;
@@ -159,7 +166,8 @@ int wire_send(int sock, const void *msg, size_t n, const int *fds, int fd_count)
 static void take_fds(struct msghdr *m, int fds[WIRE_MAX_FDS], int *count)
 {
     for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
-        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
         size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t i = 0; i < n && *count < WIRE_MAX_FDS; i++)
             memcpy(&fds[(*count)++], CMSG_DATA(h) + i * sizeof(int), sizeof(int));
@@ -170,16 +178,20 @@ ssize_t wire_recv(int sock, void *buf, size_t cap, int fds[WIRE_MAX_FDS], int *f
 {
     union control c;
     struct iovec iov = {.iov_base = buf, .iov_len = cap};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.room, .msg_controllen = sizeof c.room};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.room, .msg_controllen = sizeof c.room};
     *fd_count_out = 0;
     ssize_t n;
     do {
         n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
     } while (n < 0 && errno == EINTR);
-    if (n < 0) return -1;
+    if (n < 0)
+        return -1;
     take_fds(&m, fds, fd_count_out);
-    if ((m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0) return n;
-    for (int i = 0; i < *fd_count_out; i++) close(fds[i]);
+    if ((m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
+        return n;
+    for (int i = 0; i < *fd_count_out; i++)
+        close(fds[i]);
     *fd_count_out = 0;
     errno = EMSGSIZE;
     return -1;

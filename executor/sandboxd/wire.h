@@ -1,19 +1,19 @@
 /* The messages between sandboxd, a cell and the supervisor inside it.
  *
- * One AF_UNIX SOCK_SEQPACKET socket per sandbox carries them, so a message is a datagram: never split, never merged,
- * safe to send from several processes at once. File descriptors travel beside a message (SCM_RIGHTS): a program's
- * standard streams are pipes that sandboxd made, so output never passes through the supervisor, and back-pressure is
- * the pipe's own.
+ * One AF_UNIX SOCK_SEQPACKET socket per sandbox carries them, so a message is a datagram: never split, never
+ * merged, safe to send from several processes at once. File descriptors travel beside a message (SCM_RIGHTS):
+ * a program's standard streams are pipes that sandboxd made, so output never passes through the supervisor,
+ * and back-pressure is the pipe's own.
  *
- *   sandboxd -> cell         BUILD   ENTER              (then the cell becomes bwrap, and bwrap the supervisor)
- *   cell -> sandboxd         BUILT   BROKEN
- *   supervisor -> sandboxd   HELLO
- *   sandboxd -> supervisor   START SIGNAL RESIZE READ WRITE STAT LIST MKDIR MOVE REMOVE
- *   supervisor -> sandboxd   STARTED EXITED ENTRY DONE FAILED
+ *   sandboxd -> cell         BUILD   ENTER              (then the cell becomes bwrap, and bwrap the
+ * supervisor) cell -> sandboxd         BUILT   BROKEN supervisor -> sandboxd   HELLO sandboxd -> supervisor
+ * START SIGNAL RESIZE READ WRITE STAT LIST MKDIR MOVE REMOVE supervisor -> sandboxd   STARTED EXITED ENTRY
+ * DONE FAILED
  *
- * Encoding: u8 type, u32 ticket (the asker's number, repeated in the answer), then fields: u32 and u64 little-endian,
- * strings as u32 length, bytes, NUL. A reader or writer that goes out of bounds stays `bad`; check once at the end.
- * The supervisor's side is not trusted: sandboxd reads every message with these bounds.
+ * Encoding: u8 type, u32 ticket (the asker's number, repeated in the answer), then fields: u32 and u64
+ * little-endian, strings as u32 length, bytes, NUL. A reader or writer that goes out of bounds stays `bad`;
+ * check once at the end. The supervisor's side is not trusted: sandboxd reads every message with these
+ * bounds.
  *
  * No dependency on any library: the cell and the supervisor are static programs. */
 #ifndef SANDBOXD_WIRE_H
@@ -33,10 +33,11 @@ enum {
 enum wire_type {
     WIRE_BUILD = 1, /* see plan.h */
     WIRE_BUILT,
-    WIRE_BROKEN,  /* str what */
-    WIRE_ENTER,   /* str hostname, u32 network, u32 layers, str.. (uppermost first); fd: the seccomp program */
+    WIRE_BROKEN, /* str what */
+    WIRE_ENTER,  /* str hostname, u32 network, u32 layers, str.. (uppermost first); fd: the seccomp program */
     WIRE_HELLO,
-    WIRE_START,   /* str user, str cwd, u32 flags, u32 cols, u32 rows, u32 argc, str.., u32 envc, str..; fds: stdio */
+    WIRE_START,   /* str user, str cwd, u32 flags, u32 cols, u32 rows, u32 argc, str.., u32 envc, str..; fds:
+                     stdio */
     WIRE_SIGNAL,  /* u32 pid, u32 signal */
     WIRE_RESIZE,  /* u32 pid, u32 cols, u32 rows */
     WIRE_READ,    /* str user, str path, u64 offset, u64 length (0: all); fd: the pipe to write to */
@@ -50,7 +51,7 @@ enum wire_type {
     WIRE_EXITED,  /* u32 pid, u32 wait status */
     WIRE_ENTRY,   /* an entry, see wire_entry */
     WIRE_DONE,
-    WIRE_FAILED,  /* u32 enum wire_fault, str text */
+    WIRE_FAILED, /* u32 enum wire_fault, str text */
     WIRE_TYPES
 };
 
@@ -86,7 +87,8 @@ struct wire_reader {
 };
 
 /* Reads the head. 0 and a reader at the first field; -1 for what is no message. */
-int wire_open(struct wire_reader *r, const void *buf, size_t n, enum wire_type *type_out, uint32_t *ticket_out);
+int wire_open(struct wire_reader *r, const void *buf, size_t n, enum wire_type *type_out,
+              uint32_t *ticket_out);
 uint32_t wire_get_u32(struct wire_reader *r);
 uint64_t wire_get_u64(struct wire_reader *r);
 /* A NUL-ended string inside the message; "" once bad. One that holds a NUL itself makes the reader bad. */
@@ -105,8 +107,8 @@ void wire_get_entry(struct wire_reader *r, struct wire_entry *e_out);
 /* Sends one message with descriptors (borrowed). 0, or -1 with errno (EAGAIN: the peer reads too slowly). */
 int wire_send(int sock, const void *msg, size_t n, const int *fds, int fd_count);
 
-/* Receives one message; descriptors arrive close-on-exec and belong to the caller. Bytes, 0 at the end, -1 with
- * errno (EMSGSIZE: larger than cap; its descriptors are closed). */
+/* Receives one message; descriptors arrive close-on-exec and belong to the caller. Bytes, 0 at the end, -1
+ * with errno (EMSGSIZE: larger than cap; its descriptors are closed). */
 ssize_t wire_recv(int sock, void *buf, size_t cap, int fds[WIRE_MAX_FDS], int *fd_count_out, bool wait);
 
 #endif

@@ -35,10 +35,12 @@ static void frames(void **state)
     buf_clear(&b);
     connect_end_stream(&b, "not_found", "a \"b\"");
     assert_int_equal(b.data[0], 2);
-    assert_true(str_eq(str_make(b.data + 5, b.len - 5), STR("{\"error\":{\"code\":\"not_found\",\"message\":\"a \\\"b\\\"\"}}")));
+    assert_true(str_eq(str_make(b.data + 5, b.len - 5),
+                       STR("{\"error\":{\"code\":\"not_found\",\"message\":\"a \\\"b\\\"\"}}")));
     buf_clear(&b);
     size_t head = connect_frame_begin(&b);
-    for (int i = 0; i < 300; i++) buf_byte(&b, 'x');
+    for (int i = 0; i < 300; i++)
+        buf_byte(&b, 'x');
     connect_frame_end(&b, head, 0);
     assert_memory_equal(b.data, "\0\0\0\1\x2c", 5);
     buf_deinit(&b);
@@ -125,7 +127,8 @@ static bool feed(const char *body, size_t step)
     size_t n = strlen(body);
     bool ok = true;
     buf_clear(&seen);
-    for (size_t at = 0; at < n && ok; at += step) ok = multipart_feed(m, str_make(body + at, n - at < step ? n - at : step));
+    for (size_t at = 0; at < n && ok; at += step)
+        ok = multipart_feed(m, str_make(body + at, n - at < step ? n - at : step));
     ok = ok && multipart_complete(m);
     multipart_free(&m);
     return ok;
@@ -133,9 +136,10 @@ static bool feed(const char *body, size_t step)
 
 static void forms(void **state)
 {
-    static const char body[] = "preamble\r\n--B-1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"/a/b c.txt\"\r\n"
-                               "Content-Type: text/plain\r\n\r\nline\r\n--B-\r\n\r\n--B-1\r\n"
-                               "content-disposition: form-data; filename=x; name=file\r\n\r\n\r\n--B-1--\r\nepilogue";
+    static const char body[] =
+        "preamble\r\n--B-1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"/a/b c.txt\"\r\n"
+        "Content-Type: text/plain\r\n\r\nline\r\n--B-\r\n\r\n--B-1\r\n"
+        "content-disposition: form-data; filename=x; name=file\r\n\r\n\r\n--B-1--\r\nepilogue";
     (void)state;
     buf_init(&seen, 4096);
     for (size_t step = 1; step < sizeof body; step++) {

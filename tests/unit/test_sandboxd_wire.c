@@ -60,7 +60,14 @@ static void garbage(void **state)
 {
     uint8_t room[512], copy[512];
     struct wire_writer w;
-    const struct wire_entry e = {.name = "n", .path = "/p", .owner = "o", .group = "g", .target = "t", .mode = 1, .size = 2, .mtime_ns = 3};
+    const struct wire_entry e = {.name = "n",
+                                 .path = "/p",
+                                 .owner = "o",
+                                 .group = "g",
+                                 .target = "t",
+                                 .mode = 1,
+                                 .size = 2,
+                                 .mtime_ns = 3};
     (void)state;
     wire_begin(&w, room, sizeof room, WIRE_ENTRY, 9);
     wire_put_entry(&w, &e);
@@ -72,11 +79,13 @@ static void garbage(void **state)
             uint32_t ticket;
             uint8_t *exact = malloc(n > 0 ? n : 1); /* of exact size: the sanitizer sees every step beyond */
             memcpy(copy, room, w.len);
-            if (n > 0) copy[n - 1] ^= (uint8_t)flip;
+            if (n > 0)
+                copy[n - 1] ^= (uint8_t)flip;
             memcpy(exact, copy, n);
             if (wire_open(&r, exact, n, &type, &ticket) == 0) {
                 wire_get_entry(&r, &got);
-                if (n < w.len) assert_true(r.bad);
+                if (n < w.len)
+                    assert_true(r.bad);
             }
             free(exact);
         }
@@ -102,8 +111,17 @@ static void strings_hold_no_nul(void **state)
 static void plans(void **state)
 {
     static uint8_t room[4096];
-    struct plan p = {.group_count = 1, .mount_count = 1, .deny_count = 1, .uid_base = 7, .slirp = "s", .bwrap = "b",
-                     .layers_dir = "l", .disk_dir = "d", .disk_blank = "", .disk_name = "n"}, got;
+    struct plan p = {.group_count = 1,
+                     .mount_count = 1,
+                     .deny_count = 1,
+                     .uid_base = 7,
+                     .slirp = "s",
+                     .bwrap = "b",
+                     .layers_dir = "l",
+                     .disk_dir = "d",
+                     .disk_blank = "",
+                     .disk_name = "n"},
+                got;
     struct wire_writer w;
     struct wire_reader r;
     enum wire_type type;
@@ -157,8 +175,9 @@ static void descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(writers_stay_bad), cmocka_unit_test(garbage),
-        cmocka_unit_test(strings_hold_no_nul), cmocka_unit_test(plans), cmocka_unit_test(descriptors),
+        cmocka_unit_test(round_trip), cmocka_unit_test(writers_stay_bad),
+        cmocka_unit_test(garbage),    cmocka_unit_test(strings_hold_no_nul),
+        cmocka_unit_test(plans),      cmocka_unit_test(descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

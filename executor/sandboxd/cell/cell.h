@@ -8,7 +8,7 @@
 #include "../plan.h"
 
 /* Where things are, in the cell's own mount namespace. */
-#define CELL_ROOM "/tmp"          /* a small tmpfs of the cell's, over the host's /tmp */
+#define CELL_ROOM "/tmp"            /* a small tmpfs of the cell's, over the host's /tmp */
 #define CELL_DISK CELL_ROOM "/disk" /* the limited file system: upper/ and work/ */
 #define CELL_ROOT CELL_ROOM "/root" /* the overlay, what becomes the sandbox's / */
 
@@ -18,9 +18,9 @@ _Noreturn void cell_broken(const char *what);
 /* limits.c: makes the cell's cgroups, sets the limits, enters. Slow on cgroup v1 (a grace period each). */
 void cell_join_groups(const struct plan *plan);
 
-/* net.c: a network namespace with its loopback up and the denied networks unreachable; and slirp4netns beside it when
- * the plan wants one. Ends when the network works. The namespace belongs to the host's user namespace: nobody inside
- * can change a route. */
+/* net.c: a network namespace with its loopback up and the denied networks unreachable; and slirp4netns beside
+ * it when the plan wants one. Ends when the network works. The namespace belongs to the host's user
+ * namespace: nobody inside can change a route. */
 struct cell_net {
     int slirp_pid; /* -1 without */
 };
@@ -28,12 +28,14 @@ void cell_net_open(struct cell_net *net, const struct plan *plan);
 /* Takes the way out away again, for sandboxes that must not have one. */
 void cell_net_cut(struct cell_net *net);
 
-/* disk.c: a mount namespace of the cell's own with the limited disk and the read-only trees of the plan in it. */
+/* disk.c: a mount namespace of the cell's own with the limited disk and the read-only trees of the plan in
+ * it. */
 struct cell_disk {
     int layers; /* the directory that holds them */
 };
 void cell_disk_open(struct cell_disk *disk, const struct plan *plan);
-/* Stacks the layers that the message names (uppermost first) and the disk: CELL_ROOT is then the sandbox's root. */
+/* Stacks the layers that the message names (uppermost first) and the disk: CELL_ROOT is then the sandbox's
+ * root. */
 void cell_disk_stack(struct cell_disk *disk, struct wire_reader *r);
 
 /* enter.c: a user namespace in which this process is root; then bubblewrap with the supervisor in it. */

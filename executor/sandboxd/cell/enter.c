@@ -1,9 +1,10 @@
 /* The last step: this process becomes root of a user namespace of its own, then bubblewrap.
  *
- * Inside, uid 0 is the host's uid_base and so on: root inside is nobody outside. The map must be written from the
- * outside, by a helper that stays behind for it. bubblewrap then finds itself root and makes the other namespaces
- * (pid, ipc, uts, mount) within it; the supervisor becomes pid 1. It keeps the few capabilities, over this
- * namespace only, that a supervisor needs: to start processes as another user and to write files for them. */
+ * Inside, uid 0 is the host's uid_base and so on: root inside is nobody outside. The map must be written from
+ * the outside, by a helper that stays behind for it. bubblewrap then finds itself root and makes the other
+ * namespaces (pid, ipc, uts, mount) within it; the supervisor becomes pid 1. It keeps the few capabilities,
+ * over this namespace only, that a supervisor needs: to start processes as another user and to write files
+ * for them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -18,7 +19,7 @@
 
 enum { MAX_ARGS = 160, ID_COUNT = 65536 };
 
-static const char *const supervisor_caps[] = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL",
+static const char *const supervisor_caps[] = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP",     "CAP_KILL",
                                               "CAP_CHOWN",  "CAP_FOWNER", "CAP_DAC_OVERRIDE"};
 
 static void write_map(pid_t pid, const char *which, uint32_t base)
@@ -27,14 +28,16 @@ static void write_map(pid_t pid, const char *which, uint32_t base)
     snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, which);
     int n = snprintf(line, sizeof line, "0 %u %d\n", base, ID_COUNT);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, line, (size_t)n) != n) _exit(errno != 0 ? errno : 1);
+    if (fd < 0 || write(fd, line, (size_t)n) != n)
+        _exit(errno != 0 ? errno : 1);
     close(fd);
 }
 
 _Noreturn static void map_from_outside(int go, pid_t cell, uint32_t base)
 {
     char byte;
-    if (read(go, &byte, 1) != 1) _exit(EPIPE);
+    if (read(go, &byte, 1) != 1)
+        _exit(EPIPE);
     write_map(cell, "uid_map", base);
     write_map(cell, "gid_map", base);
     _exit(0);
@@ -44,21 +47,28 @@ static void become_inner_root(uint32_t base)
 {
     int go[2], status;
     pid_t cell = getpid();
-    if (pipe2(go, O_CLOEXEC) < 0) cell_broken("pipe");
+    if (pipe2(go, O_CLOEXEC) < 0)
+        cell_broken("pipe");
     pid_t helper = fork();
-    if (helper < 0) cell_broken("fork");
+    if (helper < 0)
+        cell_broken("fork");
     if (helper == 0) {
         close(go[1]);
         map_from_outside(go[0], cell, base);
     }
     close(go[0]);
-    if (unshare(CLONE_NEWUSER) < 0) cell_broken("user namespace");
-    if (write(go[1], "g", 1) != 1) cell_broken("user namespace");
+    if (unshare(CLONE_NEWUSER) < 0)
+        cell_broken("user namespace");
+    if (write(go[1], "g", 1) != 1)
+        cell_broken("user namespace");
     close(go[1]);
-    if (waitpid(helper, &status, 0) != helper) cell_broken("user namespace map");
+    if (waitpid(helper, &status, 0) != helper)
+        cell_broken("user namespace map");
     errno = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
-    if (status != 0) cell_broken("user namespace map");
-    if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0) cell_broken("inner root");
+    if (status != 0)
+        cell_broken("user namespace map");
+    if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        cell_broken("inner root");
 }
 
 struct args {
@@ -68,7 +78,8 @@ struct args {
 
 static void add(struct args *a, const char *arg)
 {
-    if (a->n >= MAX_ARGS - 1) cell_broken("too many arguments");
+    if (a->n >= MAX_ARGS - 1)
+        cell_broken("too many arguments");
     a->v[a->n++] = arg;
 }
 
@@ -76,7 +87,8 @@ static void add3(struct args *a, const char *option, const char *x, const char *
 {
     add(a, option);
     add(a, x);
-    if (y != NULL) add(a, y);
+    if (y != NULL)
+        add(a, y);
 }
 
 static void add_mounts(struct args *a, const struct plan *plan)
@@ -98,7 +110,8 @@ _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int sec
     /* An open file of our own: bubblewrap reads it from where the descriptor stands. */
     snprintf(program_path, sizeof program_path, "/proc/self/fd/%d", seccomp_fd);
     int program = open(program_path, O_RDONLY);
-    if (program < 0) cell_broken("seccomp program");
+    if (program < 0)
+        cell_broken("seccomp program");
     snprintf(fd_text, sizeof fd_text, "%d", program);
     become_inner_root(plan->uid_base);
 

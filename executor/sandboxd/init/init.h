@@ -21,8 +21,8 @@ bool user_find(const char *name, struct user *out);
 /* The name of an id, or its number, into out. */
 void user_name(uid_t uid, char *out, size_t out_bytes);
 void user_group_name(gid_t gid, char *out, size_t out_bytes);
-/* "" and "~" are the home, "~/x" and relative paths lie below it, absolute ones stay as they are. False for "~other" and
- * for what is too long. */
+/* "" and "~" are the home, "~/x" and relative paths lie below it, absolute ones stay as they are. False for
+ * "~other" and for what is too long. */
 bool user_path(const struct user *u, const char *path, char out[PATH_MAX]);
 
 /* ---- answers: one message each; they may come from the supervisor or from a helper it forked ---- */

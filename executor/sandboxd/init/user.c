@@ -8,7 +8,8 @@
 
 static bool take(const struct passwd *p, struct user *out)
 {
-    if (strlen(p->pw_name) >= sizeof out->name || strlen(p->pw_dir) >= sizeof out->home) return false;
+    if (strlen(p->pw_name) >= sizeof out->name || strlen(p->pw_dir) >= sizeof out->home)
+        return false;
     snprintf(out->name, sizeof out->name, "%s", p->pw_name);
     snprintf(out->home, sizeof out->home, "%s", p->pw_dir);
     out->uid = p->pw_uid;
@@ -18,13 +19,16 @@ static bool take(const struct passwd *p, struct user *out)
 
 bool user_find(const char *name, struct user *out)
 {
-    if (name[0] == '\0') name = "user";
+    if (name[0] == '\0')
+        name = "user";
     FILE *f = fopen("/etc/passwd", "re");
     bool found = false;
     const struct passwd *p;
     while (f != NULL && !found && (p = fgetpwent(f)) != NULL)
-        if (strcmp(p->pw_name, name) == 0) found = take(p, out);
-    if (f != NULL) fclose(f);
+        if (strcmp(p->pw_name, name) == 0)
+            found = take(p, out);
+    if (f != NULL)
+        fclose(f);
     return found;
 }
 
@@ -34,11 +38,13 @@ void user_name(uid_t uid, char *out, size_t out_bytes)
     const struct passwd *p;
     snprintf(out, out_bytes, "%u", uid);
     while (f != NULL && (p = fgetpwent(f)) != NULL) {
-        if (p->pw_uid != uid) continue;
+        if (p->pw_uid != uid)
+            continue;
         snprintf(out, out_bytes, "%s", p->pw_name);
         break;
     }
-    if (f != NULL) fclose(f);
+    if (f != NULL)
+        fclose(f);
 }
 
 void user_group_name(gid_t gid, char *out, size_t out_bytes)
@@ -47,11 +53,13 @@ void user_group_name(gid_t gid, char *out, size_t out_bytes)
     const struct group *g;
     snprintf(out, out_bytes, "%u", gid);
     while (f != NULL && (g = fgetgrent(f)) != NULL) {
-        if (g->gr_gid != gid) continue;
+        if (g->gr_gid != gid)
+            continue;
         snprintf(out, out_bytes, "%s", g->gr_name);
         break;
     }
-    if (f != NULL) fclose(f);
+    if (f != NULL)
+        fclose(f);
 }
 
 /* Takes "." and ".." out of an absolute path by its text alone, as Go's filepath.Join does. */
@@ -60,7 +68,8 @@ static void clean(char *path)
     char *out = path; /* the end of what is kept; always before the part being read */
     const char *in = path;
     while (*in != '\0') {
-        while (*in == '/') in++;
+        while (*in == '/')
+            in++;
         size_t n = strcspn(in, "/");
         if (n == 2 && in[0] == '.' && in[1] == '.') {
             while (out > path && *--out != '/') {
@@ -72,18 +81,23 @@ static void clean(char *path)
         }
         in += n;
     }
-    if (out == path) *out++ = '/';
+    if (out == path)
+        *out++ = '/';
     *out = '\0';
 }
 
 bool user_path(const struct user *u, const char *path, char out[PATH_MAX])
 {
     int n;
-    if (path[0] == '~' && path[1] != '\0' && path[1] != '/') return false;
-    if (path[0] == '~') path += path[1] == '/' ? 2 : 1;
-    else if (path[0] == '/') return snprintf(out, PATH_MAX, "%s", path) < PATH_MAX;
+    if (path[0] == '~' && path[1] != '\0' && path[1] != '/')
+        return false;
+    if (path[0] == '~')
+        path += path[1] == '/' ? 2 : 1;
+    else if (path[0] == '/')
+        return snprintf(out, PATH_MAX, "%s", path) < PATH_MAX;
     n = snprintf(out, PATH_MAX, "%s/%s", u->home, path);
-    if (n >= PATH_MAX) return false;
+    if (n >= PATH_MAX)
+        return false;
     clean(out);
     return true;
 }
