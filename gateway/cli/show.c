@@ -19,6 +19,17 @@ static bool path_with(char path[PATH_BYTES], const char *before, const char *id,
     return true;
 }
 
+/* 0 for a 2xx with this member; else it is told. */
+static int check(const struct cli *cli, const struct reply *r, const char *member)
+{
+    if (r->kind != REPLY_OK)
+        return api_complain(cli, r);
+    if (json_get(json_root(r->doc), member) != NULL)
+        return STATUS_OK;
+    cli_error("%s does not answer as a gateway does: check SANDPIPER_URL", cli->url);
+    return STATUS_API;
+}
+
 /* ---- get, cancel ---- */
 
 static void print_field(const struct json_value *record, const char *key)
@@ -65,13 +76,11 @@ static int show_record(struct cli *cli, const char *method, const char *path)
 {
     const struct api_request q = {.method = method, .path = path, .retry = API_RETRY_BUSY};
     struct reply r;
-    int status = STATUS_OK;
     api_call(cli, &q, &r);
-    if (r.kind != REPLY_OK)
-        status = api_complain(cli, &r);
-    else if (cli->json)
+    int status = check(cli, &r, "id");
+    if (status == STATUS_OK && cli->json)
         reply_print(&r);
-    else
+    else if (status == STATUS_OK)
         print_record(&r);
     reply_deinit(&r);
     return status;
@@ -158,11 +167,10 @@ static int list_agents(struct cli *cli)
         struct reply r;
         api_call(cli, &q, &r);
         struct str cursor = reply_str(json_root(r.doc), "next_cursor");
-        if (r.kind != REPLY_OK)
-            status = api_complain(cli, &r);
-        else if (cli->json)
+        status = check(cli, &r, "agents");
+        if (status == STATUS_OK && cli->json)
             reply_print(&r); /* a line a page */
-        else
+        else if (status == STATUS_OK)
             print_agents(&r, first_page);
         first_page = false;
         more = cursor.n > 0 && cursor.n < 100;

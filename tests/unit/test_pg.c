@@ -328,6 +328,62 @@ static void scripts_between_statements(void **state)
     pg_close(&pg);
 }
 
+static void settings_of_the_session(void **state)
+{
+    (void)state;
+    struct watch w = {0};
+    struct pg *pg = open_with(&w, 0);
+    struct answer a = {.also = read_int8};
+    ask(pg, &a,
+        "SELECT count(*) FROM pg_settings WHERE (name, setting) IN (('statement_timeout', '30000'), ('lock_timeout', '10000'), "
+        "('idle_in_transaction_session_timeout', '30000'), ('client_encoding', 'UTF8'), ('application_name', 'test'))",
+        NULL);
+    assert_int_equal(a.value, 5);
+    pg_close(&pg);
+}
+
+/* The form of a prepared statement's result changes under it: one failure, then it is prepared anew. */
+static void a_changed_plan(void **state)
+{
+    (void)state;
+    struct watch w = {0};
+    struct pg *pg = open_with(&w, 0);
+    static const char sql[] = "SELECT * FROM plan";
+    struct answer a = {0};
+    script(pg, &a, "CREATE TABLE plan (i int8)");
+    ask(pg, &a, sql, NULL);
+    assert_int_equal(a.err.code, ERR_NONE);
+    script(pg, &a, "ALTER TABLE plan ADD COLUMN t text");
+    ask(pg, &a, sql, NULL);
+    assert_string_equal(a.sqlstate, "0A000");
+    ask(pg, &a, sql, NULL);
+    assert_int_equal(a.err.code, ERR_NONE);
+    pg_close(&pg);
+}
+
+static void a_terminated_backend(void **state)
+{
+    (void)state;
+    struct watch w = {0}, other_w = {0};
+    struct pg *pg = open_with(&w, 1), *other = open_with(&other_w, 1);
+    struct answer sent = {0}, queued = {.also = read_int8}, a = {0};
+    int waiting = 2;
+    sent.waiting = queued.waiting = &waiting;
+    struct pg_params *p = pg_params_new(64);
+    pg_put_int4(p, pg_backend_pid(pg));
+    pg_query(pg, "SELECT pg_sleep(30)", NULL, 15000, on_done, &sent, NULL);
+    pg_query(pg, "SELECT 3::int8", NULL, 15000, on_done, &queued, NULL);
+    pg_query(other, "SELECT pg_terminate_backend($1)", p, 5000, on_done, &a, NULL);
+    run();
+    assert_int_equal(sent.err.code, ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(queued.value, 3);
+    assert_int_equal(w.downs, 1);
+    assert_int_equal(w.ups, 2);
+    pg_params_free(&p);
+    pg_close(&pg);
+    pg_close(&other);
+}
+
 static void a_killed_server(void **state)
 {
     (void)state;
@@ -506,6 +562,9 @@ int main(void)
         cmocka_unit_test(detaching),
         cmocka_unit_test(closing),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(settings_of_the_session),
+        cmocka_unit_test(a_changed_plan),
+        cmocka_unit_test(a_terminated_backend),
         cmocka_unit_test(a_killed_server),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,0 +1,242 @@
+"""sandpiper, the command line, against a gateway of a few lines that answers as the API does."""
+
+import http.server
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tarfile
+import threading
+
+import pytest
+
+from sandboxd_client import BIN, free_port
+
+ID = "inv_01a1fd4a-54f5-7001-ac3b-0ecdad472b4f"
+
+
+def record(**more):
+    base = {"id": ID, "agent": "a", "version": 1, "status": "running", "output": None, "output_size": None,
+            "exit_code": None, "signal": None, "error": None, "usage": {}}
+    return {**base, **more}
+
+
+class FakeGateway:
+    """Answers are looked up by "METHOD path" (without the query): (status, JSON or bytes), or a function of the request."""
+
+    def __init__(self):
+        self.answers, self.seen = {}, []
+        fake = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args):
+                pass
+
+            def handle_any(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                path = self.path.split("?")[0]
+                fake.seen.append((self.command, self.path, dict(self.headers), body))
+                answer = fake.answers.get(f"{self.command} {path}", (404, {"code": "not_found", "title": "No."}))
+                if callable(answer):
+                    answer = answer()
+                status, content = answer
+                data = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = handle_any
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.server.handle_error = lambda *args: None  # a client may hang up
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def submitted(self):
+        return [(h, json.loads(b)) for m, p, h, b in self.seen if (m, p) == ("POST", "/v1/invocations")]
+
+
+@pytest.fixture
+def gateway():
+    g = FakeGateway()
+    yield g
+    g.server.shutdown()
+    g.server.server_close()
+
+
+def env(gateway=None, **more):
+    e = {k: v for k, v in os.environ.items() if not k.startswith("SANDPIPER_")}
+    if gateway is not None:
+        e["SANDPIPER_URL"] = gateway.url
+    return {**e, **more}
+
+
+def cli(gateway, *args, stdin=b"", cwd=None, **more):
+    return subprocess.run([BIN / "sandpiper", *args], input=stdin, capture_output=True, cwd=cwd, timeout=60,
+                          env=env(gateway, **more))
+
+
+def test_invoke_prints_the_answer(gateway):
+    gateway.answers["POST /v1/invocations"] = (200, record(status="succeeded", output="hé", output_size=3, exit_code=0))
+    r = cli(gateway, "invoke", "a", "say \"x\"\n", "--metadata", "k=v", "--metadata", "u=a=b", "--timeout", "7",
+            "--priority", "high", SANDPIPER_API_KEY="sp_secret")
+    assert (r.returncode, r.stdout, r.stderr) == (0, "hé".encode(), b"")
+    headers, body = gateway.submitted()[0]
+    assert body == {"agent": "a", "prompt": "say \"x\"\n", "timeout_s": 7, "priority": "high",
+                    "metadata": {"k": "v", "u": "a=b"}}
+    assert headers["Authorization"] == "Bearer sp_secret"
+    assert headers["Prefer"].startswith("wait=") and headers["Idempotency-Key"]
+
+
+def test_invoke_reads_stdin_and_waits(gateway):
+    states = iter(["queued", "running", "succeeded"])
+    gateway.answers["POST /v1/invocations"] = (202, record(status="queued"))
+    gateway.answers[f"GET /v1/invocations/{ID}"] = lambda: (200, record(status=next(states), output="done\n"))
+    r = cli(gateway, "invoke", "a", stdin=b"from a pipe")
+    assert (r.returncode, r.stdout) == (0, b"done\n")
+    assert gateway.submitted()[0][1]["prompt"] == "from a pipe"
+
+
+def test_invoke_fetches_bytes(gateway):
+    data = bytes(range(256)) * 5000
+    gateway.answers["POST /v1/invocations"] = (200, record(status="succeeded", output_size=len(data)))
+    gateway.answers[f"GET /v1/invocations/{ID}/output"] = (200, data)
+    assert cli(gateway, "invoke", "a", "x").stdout == data
+
+
+def test_invoke_reports_failure(gateway):
+    gateway.answers["POST /v1/invocations"] = (200, record(status="failed", output="half\n", output_size=5, exit_code=3))
+    gateway.answers[f"GET /v1/invocations/{ID}/logs"] = (206, b"Traceback")
+    r = cli(gateway, "invoke", "a", "x")
+    assert (r.returncode, r.stdout) == (1, b"half\n")
+    assert b"Traceback\n" in r.stderr and b"failed, exit code 3" in r.stderr
+    r = cli(gateway, "invoke", "a", "x", "--json")
+    assert r.returncode == 1 and json.loads(r.stdout)["status"] == "failed" and r.stderr == b""
+
+
+def test_a_busy_gateway_is_asked_again_under_the_same_key(gateway):
+    answers = iter([(503, {"code": "unavailable", "title": "No."}), (200, record(status="succeeded", output="ok"))])
+    gateway.answers["POST /v1/invocations"] = lambda: next(answers)
+    assert cli(gateway, "invoke", "a", "x").stdout == b"ok"
+    first, second = (h["Idempotency-Key"] for h, _ in gateway.submitted())
+    assert first == second
+
+
+def test_no_wait(gateway):
+    gateway.answers["POST /v1/invocations"] = (202, record(status="queued"))
+    r = cli(gateway, "invoke", "a", "x", "--no-wait", "--idempotency-key", "mine")
+    assert (r.returncode, r.stdout) == (0, ID.encode() + b"\n")
+    assert gateway.submitted()[0][0]["Idempotency-Key"] == "mine" and "Prefer" not in gateway.submitted()[0][0]
+
+
+def test_interrupting_cancels(gateway):
+    polled, release = threading.Event(), threading.Event()
+
+    def hang():
+        polled.set()
+        release.wait(20)
+        return 200, record()
+
+    gateway.answers["POST /v1/invocations"] = (202, record())
+    gateway.answers[f"GET /v1/invocations/{ID}"] = hang
+    gateway.answers[f"POST /v1/invocations/{ID}/cancel"] = (200, record(status="canceled"))
+    p = subprocess.Popen([BIN / "sandpiper", "invoke", "a", "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, env=env(gateway))
+    assert polled.wait(20)
+    p.send_signal(signal.SIGINT)
+    _, stderr = p.communicate(timeout=20)
+    release.set()
+    assert p.returncode == 1 and f"canceled {ID}".encode() in stderr
+
+
+def test_errors_say_what_to_do(gateway):
+    r = cli(None, "agents", SANDPIPER_URL=f"http://127.0.0.1:{free_port()}")
+    assert r.returncode == 3 and b"cannot reach http://" in r.stderr and b"deploy/quickstart" in r.stderr
+    gateway.answers["GET /v1/agents"] = (401, {"code": "unauthorized", "detail": "Who?", "status": 401})
+    r = cli(gateway, "agents")
+    assert r.returncode == 3 and b"Who? (unauthorized" in r.stderr and b"SANDPIPER_API_KEY" in r.stderr
+    gateway.answers["GET /v1/agents"] = (200, b"<html>")
+    assert b"check SANDPIPER_URL" in cli(gateway, "agents").stderr
+    gateway.answers["GET /v1/agents"] = (404, b"<html>")
+    assert b"check SANDPIPER_URL" in cli(gateway, "agents").stderr
+
+
+@pytest.mark.parametrize("args", [[], ["nonsense"], ["invoke"], ["invoke", "a", "b", "c"], ["invoke", "a", "b", "--nope"],
+                                  ["invoke", "a", "b", "--timeout", "soon"], ["invoke", "a", "b", "--metadata", "k"],
+                                  ["get", "a/b"], ["get"], ["keys", "destroy"], ["deploy", "/nonexistent"], ["migrate"]])
+def test_wrong_usage(gateway, args):
+    r = cli(gateway, *args)
+    assert r.returncode == 2 and gateway.seen == []
+
+
+def test_help_everywhere(gateway):
+    assert b"invoke" in cli(gateway, "--help").stdout
+    assert cli(gateway, "--version").stdout.startswith(b"sandpiper ")
+    for command in ["deploy", "invoke", "agents", "get", "logs", "cancel", "keys", "migrate"]:
+        r = cli(gateway, command, "--help")
+        assert r.returncode == 0 and b"--json" in r.stdout
+
+
+def test_the_key_of_the_quickstart_is_found(gateway, tmp_path):
+    gateway.answers["GET /v1/agents"] = (200, {"agents": [], "next_cursor": None})
+    (tmp_path / ".sandpiper").mkdir()
+    (tmp_path / ".sandpiper/api-key").write_text("sp_file\n")
+    cli(gateway, "agents", cwd=tmp_path)
+    assert gateway.seen[0][2]["Authorization"] == "Bearer sp_file"
+
+
+def build(status, **more):
+    return {"name": "my-agent", "latest_build": {"version": 4, "status": status, "log": "", "error": None, **more}}
+
+
+def agent_dir(root: pathlib.Path):
+    files = {"agent.js": "x", "node_modules/m/i.js": "x", ".git/HEAD": "x", "sub/a.log": "x", "sub/keep.txt": "x",
+             "build/out": "x", "deep/build/out": "x", ".sandpiperignore": "# c\n*.log\n/build/\n", "sub/__pycache__/c": "x"}
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(0o755)
+    (root / "link").symlink_to("agent.js")
+    return root
+
+
+def test_deploy_packs_and_waits(gateway, tmp_path):
+    states = iter(["building", "ready"])
+    gateway.answers["POST /v1/agents"] = (202, build("building"))
+    gateway.answers["GET /v1/agents/my-agent"] = lambda: (200, build(next(states)))
+    r = cli(gateway, "deploy", agent_dir(tmp_path / "My_Agent"))
+    assert r.returncode == 0 and b"deployed my-agent version 4" in r.stdout
+    _, path, headers, body = gateway.seen[0]
+    assert path == "/v1/agents?name=my-agent" and headers["Content-Type"] == "application/gzip"
+    with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
+        entries = {m.name: m for m in tar.getmembers()}
+        files = sorted(n for n, m in entries.items() if not m.isdir())
+        assert files == ["agent.js", "deep/build/out", "link", "run.sh", "sub/keep.txt"]
+        assert entries["link"].linkname == "agent.js" and entries["run.sh"].mode == 0o755
+        assert entries["agent.js"].uid == 0 and tar.extractfile("agent.js").read() == b"x"
+
+
+def test_deploy_shows_a_failed_build(gateway, tmp_path):
+    error = {"code": "build_failed", "message": "npm install failed"}
+    gateway.answers["POST /v1/agents"] = (202, build("building"))
+    gateway.answers["GET /v1/agents/my-agent"] = (200, build("failed", log="npm ERR! no\n", error=error))
+    r = cli(gateway, "deploy", agent_dir(tmp_path / "x"), "--name", "my-agent")
+    assert r.returncode == 1 and b"npm ERR! no\n" in r.stderr and b"npm install failed (build_failed)" in r.stderr
+
+
+def test_looking(gateway):
+    gateway.answers[f"GET /v1/invocations/{ID}"] = (200, record(status="succeeded", output="text"))
+    gateway.answers[f"GET /v1/invocations/{ID}/logs"] = (200, b"log\xff")
+    assert b"succeeded" in cli(gateway, "get", ID).stdout
+    assert json.loads(cli(gateway, "get", ID, "--json").stdout)["output"] == "text"
+    assert cli(gateway, "logs", ID).stdout == b"log\xff"
+    gateway.answers["GET /v1/agents"] = (200, {"agents": [{**build("ready"), "status": "ready", "version": 4}],
+                                               "next_cursor": None})
+    assert b"my-agent" in cli(gateway, "agents").stdout
