@@ -1,8 +1,8 @@
 /* Calls to the gateway, one after the other: each runs the loop until its answer is there.
  *
- * The url is --url, SANDPIPER_URL, or 127.0.0.1 at SANDPIPER_PORT; the key SANDPIPER_API_KEY, SANDPIPER_API_KEY_FILE,
- * or the file that deploy/quickstart writes. Both are looked up at the first call, so commands that need neither
- * work without. */
+ * The url is --url, SANDPIPER_URL, or 127.0.0.1 at SANDPIPER_PORT; the key SANDPIPER_API_KEY,
+ * SANDPIPER_API_KEY_FILE, or the file that deploy/quickstart writes. Both are looked up at the first call, so
+ * commands that need neither work without. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,9 +109,11 @@ void cli_sleep(struct cli *cli, int64_t ms)
 
 static void spin_once(void *arg)
 {
+    static const char signs[] = "|/-\\";
     struct cli *cli = arg;
-    fprintf(stderr, "\r\033[K%c %s %llds", "|/-\\"[cli->spin_turn++ % 4], cli->spin_text,
-            (long long)(mono_ms_between(cli->spin_from, mono_now()) / 1000));
+    char sign = signs[cli->spin_turn++ % 4];
+    long long seconds = mono_ms_between(cli->spin_from, mono_now()) / 1000;
+    fprintf(stderr, "\r\033[K%c %s %llds", sign, cli->spin_text, seconds);
 }
 
 void cli_spin(struct cli *cli, const char *text)
@@ -292,8 +294,8 @@ static int complain_failed(const struct cli *cli, const struct reply *r)
 {
     const char *url = cli->url != NULL ? cli->url : "the gateway";
     if (r->err.code == ERR_IO)
-        cli_error("cannot reach %s: %s\nIs the gateway running? Try deploy/quickstart, or set SANDPIPER_URL.", url,
-                  r->err.msg);
+        cli_error("cannot reach %s: %s\nIs the gateway running? Try deploy/quickstart, or set SANDPIPER_URL.",
+                  url, r->err.msg);
     else
         cli_error("no usable answer from %s: %s\nThe gateway's log may say more.", url, r->err.msg);
     return STATUS_API;
@@ -310,7 +312,8 @@ int api_complain(const struct cli *cli, const struct reply *r)
     if (detail.n == 0)
         detail = reply_str(problem, "title");
     if (code.n == 0)
-        cli_error("%s answered with status %d, and not as a gateway does: check SANDPIPER_URL", cli->url, r->status);
+        cli_error("%s answered with status %d, and not as a gateway does: check SANDPIPER_URL", cli->url,
+                  r->status);
     else
         cli_error("%.*s (%.*s, status %d)", STR_ARG(detail), STR_ARG(code), r->status);
     const char *next = advice(cli, code, r->status);

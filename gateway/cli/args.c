@@ -32,8 +32,8 @@ int cli_error(const char *fmt, ...)
 static void add(struct parser *p, struct cli_option row)
 {
     INVARIANT(p->count < OPTIONS_MAX);
-    p->longs[p->count] = (struct option){row.name, row.kind == CLI_FLAG ? no_argument : required_argument, NULL,
-                                         FIRST_CODE + p->count};
+    p->longs[p->count] = (struct option){row.name, row.kind == CLI_FLAG ? no_argument : required_argument,
+                                         NULL, FIRST_CODE + p->count};
     p->rows[p->count++] = row;
 }
 
@@ -102,7 +102,8 @@ bool cli_parse(struct cli *cli, const struct cli_usage *u, int argc, char **argv
     for (const struct cli_option *o = u->options; o != NULL && o->name != NULL; o++)
         add(&p, *o);
     add(&p, (struct cli_option){"json", CLI_FLAG, &cli->json, NULL, "print JSON, for scripts"});
-    add(&p, (struct cli_option){"url", CLI_TEXT, &cli->url_option, "URL", "the gateway (also: SANDPIPER_URL)"});
+    add(&p,
+        (struct cli_option){"url", CLI_TEXT, &cli->url_option, "URL", "the gateway (also: SANDPIPER_URL)"});
     add(&p, (struct cli_option){"help", CLI_FLAG, &p.help, NULL, "print this"});
     *status = parse_options(&p, argc, argv);
     if (*status != 0)
@@ -115,6 +116,7 @@ bool cli_parse(struct cli *cli, const struct cli_usage *u, int argc, char **argv
     int given = argc - optind;
     if (given >= u->min_args && given <= u->max_args)
         return true;
-    *status = cli_error("%s\nUsage: sandpiper %s", given < u->min_args ? "too few arguments" : "too many arguments", u->usage);
+    *status = cli_error("%s\nUsage: sandpiper %s",
+                        given < u->min_args ? "too few arguments" : "too many arguments", u->usage);
     return false;
 }

@@ -1,7 +1,8 @@
 /* The command line's own small frame: arguments, talking to the gateway, interruption.
  *
- * A command is sequential: each api_call runs the loop until its answer is there. Exit status: 0 done (for invoke:
- * the job succeeded), 1 the job or build ended otherwise, 2 usage, 3 the gateway cannot be reached or refused. */
+ * A command is sequential: each api_call runs the loop until its answer is there. Exit status: 0 done (for
+ * invoke: the job succeeded), 1 the job or build ended otherwise, 2 usage, 3 the gateway cannot be reached or
+ * refused. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -20,7 +21,7 @@ struct http_client;
 struct cli {
     struct loop *loop;
     struct http_client *http;
-    char *url; /* the gateway's, without a trailing slash */
+    char *url;           /* the gateway's, without a trailing slash */
     char *authorization; /* the header, NULL without a key */
     const char *url_option;
     bool json; /* --json */
@@ -45,7 +46,12 @@ int command_agents(struct cli *cli, int argc, char **argv);
 
 /* ---- arguments ---- */
 
-enum cli_option_kind { CLI_FLAG /* bool */, CLI_TEXT /* const char * */, CLI_NUMBER /* int64_t, >= 0 */, CLI_LIST };
+enum cli_option_kind {
+    CLI_FLAG /* bool */,
+    CLI_TEXT /* const char * */,
+    CLI_NUMBER /* int64_t, >= 0 */,
+    CLI_LIST
+};
 
 enum { CLI_LIST_MAX = 64 };
 struct cli_list {
@@ -69,7 +75,8 @@ struct cli_usage {
 };
 
 /* The positional arguments are then argv[*first] on. False: leave with *status. */
-bool cli_parse(struct cli *cli, const struct cli_usage *usage, int argc, char **argv, int *first, int *status);
+bool cli_parse(struct cli *cli, const struct cli_usage *usage, int argc, char **argv, int *first,
+               int *status);
 
 /* "sandpiper: text" to stderr. Returns STATUS_USAGE. */
 int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -1,6 +1,7 @@
 /* deploy: pack a directory, upload it, wait for the build.
  *
- * The archive goes to an unlinked file and is mapped for the upload, so memory stays small however large it is. */
+ * The archive goes to an unlinked file and is mapped for the upload, so memory stays small however large it
+ * is. */
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -104,7 +105,8 @@ static int pack(struct deploy *d)
     if (files == 0)
         return cli_error("there is no file to deploy in %s", d->dir);
     if (fstat(d->fd, &st) != 0 || st.st_size > ARCHIVE_MAX)
-        return cli_error("the archive has %lld MiB; at most %d are accepted.\nName what is not needed in .sandpiperignore.",
+        return cli_error("the archive has %lld MiB; at most %d are accepted.\nName what is not needed in "
+                         ".sandpiperignore.",
                          (long long)(st.st_size >> 20), ARCHIVE_MAX >> 20);
     d->bytes = (size_t)st.st_size;
     d->map = mmap(NULL, d->bytes, PROT_READ, MAP_PRIVATE, d->fd, 0);
@@ -131,7 +133,8 @@ static int64_t built_version(const struct deploy *d)
 static int upload(struct deploy *d)
 {
     char path[PATH_BYTES];
-    snprintf(path, sizeof path, "/v1/agents%s%s", d->name != NULL ? "?name=" : "", d->name != NULL ? d->name : "");
+    snprintf(path, sizeof path, "/v1/agents%s%s", d->name != NULL ? "?name=" : "",
+             d->name != NULL ? d->name : "");
     const struct api_request q = {.method = "POST",
                                   .path = path,
                                   .headers = {"Content-Type: application/gzip"},
@@ -170,13 +173,16 @@ static int wait_for_build(struct deploy *d)
 
 static int print_failed(struct deploy *d)
 {
-    const struct json_value *build = json_get(json_root(d->agent.doc), "latest_build"), *error = json_get(build, "error");
-    struct str log = reply_str(build, "log"), message = reply_str(error, "message"), code = reply_str(error, "code");
+    const struct json_value *build = json_get(json_root(d->agent.doc), "latest_build"),
+                            *error = json_get(build, "error");
+    struct str log = reply_str(build, "log"), message = reply_str(error, "message"),
+               code = reply_str(error, "code");
     fwrite(log.p, 1, log.n, stderr);
     if (log.n > 0 && log.p[log.n - 1] != '\n')
         fputc('\n', stderr);
     cli_error("the build of %s version %lld failed%s%.*s%s%.*s%s", d->agent_name, (long long)d->version,
-              message.n > 0 ? ": " : "", STR_ARG(message), code.n > 0 ? " (" : "", STR_ARG(code), code.n > 0 ? ")" : "");
+              message.n > 0 ? ": " : "", STR_ARG(message), code.n > 0 ? " (" : "", STR_ARG(code),
+              code.n > 0 ? ")" : "");
     return STATUS_ENDED;
 }
 
@@ -188,8 +194,8 @@ static int print_end(struct deploy *d)
         return ready || d->no_wait ? STATUS_OK : STATUS_ENDED;
     }
     if (built_version(d) != d->version) {
-        cli_error("version %lld of %s was overtaken by a later deploy; 'sandpiper agents' shows it", (long long)d->version,
-                  d->agent_name);
+        cli_error("version %lld of %s was overtaken by a later deploy; 'sandpiper agents' shows it",
+                  (long long)d->version, d->agent_name);
         return STATUS_ENDED;
     }
     if (!ready && !d->no_wait)

@@ -1,9 +1,10 @@
 /* invoke: submit, wait, print.
  *
- *   read the prompt -> POST /v1/invocations (Prefer: wait) -> GET ?wait= until it has ended -> output, or what failed
+ *   read the prompt -> POST /v1/invocations (Prefer: wait) -> GET ?wait= until it has ended -> output, or
+ * what failed
  *
- * Every submission carries an Idempotency-Key, so it may be sent again when its answer is lost. Ctrl-C cancels the
- * job; a second one leaves at once. */
+ * Every submission carries an Idempotency-Key, so it may be sent again when its answer is lost. Ctrl-C
+ * cancels the job; a second one leaves at once. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +62,8 @@ static int take_prompt(struct invoke *in)
 {
     bool from_stdin = in->prompt != NULL ? strcmp(in->prompt, "-") == 0 : isatty(STDIN_FILENO) == 0;
     if (!from_stdin && in->prompt == NULL)
-        return cli_error("give a prompt, or - to read it from stdin\nUsage: sandpiper invoke AGENT [PROMPT | -]");
+        return cli_error(
+            "give a prompt, or - to read it from stdin\nUsage: sandpiper invoke AGENT [PROMPT | -]");
     if (from_stdin && read_prompt(in) != 0)
         return STATUS_USAGE;
     if (!from_stdin && !buf_cstr_append(&in->text, in->prompt))

@@ -1,4 +1,5 @@
-/* keys create: makes an API key directly in the database, for the first key of an installation and for operators. */
+/* keys create: makes an API key directly in the database, for the first key of an installation and for
+ * operators. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -48,7 +49,8 @@ static int create(struct cli *cli, const char *url, const char *tenant, const ch
     if (pg == NULL)
         return cli_error("%s", x.err.msg);
     crypto_api_key_new(key);
-    if (key_create(pg, str_of(tenant), true, str_of(name), str_of(key), CREATE_MS, on_created, &x, &x.err) == 0)
+    if (key_create(pg, str_of(tenant), true, str_of(name), str_of(key), CREATE_MS, on_created, &x, &x.err) ==
+        0)
         loop_run(cli->loop);
     pg_close(&pg);
     if (x.err.code != ERR_NONE) {
@@ -76,7 +78,8 @@ int command_keys(struct cli *cli, int argc, char **argv)
         {"database-url", CLI_TEXT, &option, "URL", "the database (also: SANDPIPER_DATABASE_URL)"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    const struct cli_usage usage = {"keys create", "Makes an API key in the database and prints it.", options, 1, 1};
+    const struct cli_usage usage = {"keys create", "Makes an API key in the database and prints it.", options,
+                                    1, 1};
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;

@@ -50,8 +50,10 @@ int command_migrate(struct cli *cli, int argc, char **argv)
         {"database-url", CLI_TEXT, &option, "URL", "the database (also: SANDPIPER_DATABASE_URL)"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    const struct cli_usage usage = {"migrate", "Brings the database up to date. Running it twice, or at once from two places, is harmless.",
-                                    options, 0, 0};
+    const struct cli_usage usage = {
+        "migrate",
+        "Brings the database up to date. Running it twice, or at once from two places, is harmless.", options,
+        0, 0};
     struct err err;
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))

@@ -48,7 +48,8 @@ static int add_pattern(struct ignore *ig, char *line, struct err *err)
     if (n == 0 || line[0] == '#')
         return 0;
     if (line[0] == '!')
-        return err_set(err, ERR_BAD_ARCHIVE, ".sandpiperignore: \"%.60s\": exceptions (!) are not supported", line);
+        return err_set(err, ERR_BAD_ARCHIVE, ".sandpiperignore: \"%.60s\": exceptions (!) are not supported",
+                       line);
     if (ig->count == PATTERNS_MAX)
         return err_set(err, ERR_BAD_ARCHIVE, ".sandpiperignore has more than %d patterns", PATTERNS_MAX);
     struct pattern *p = &ig->patterns[ig->count++];
@@ -68,7 +69,8 @@ static int read_ignore(struct ignore *ig, const char *dir, struct err *err)
     FILE *f = fopen(path, "re");
     free(path);
     if (f == NULL)
-        return errno == ENOENT ? 0 : err_set(err, ERR_IO, "cannot read .sandpiperignore: %s", strerror(errno));
+        return errno == ENOENT ? 0
+                               : err_set(err, ERR_IO, "cannot read .sandpiperignore: %s", strerror(errno));
     ig->text = calloc(1, IGNORE_FILE_BYTES + 1);
     size_t n = ig->text != NULL ? fread(ig->text, 1, IGNORE_FILE_BYTES, f) : 0;
     fclose(f);
@@ -163,7 +165,9 @@ static int visit(struct pack *p, FTSENT *f)
 {
     const char *path = strlen(f->fts_path) > p->root_len ? f->fts_path + p->root_len : "";
     if (f->fts_level == 0 || f->fts_info == FTS_DP)
-        return f->fts_info == FTS_D || f->fts_info == FTS_DP ? 0 : err_set(p->err, ERR_IO, "%.120s is no directory", f->fts_path);
+        return f->fts_info == FTS_D || f->fts_info == FTS_DP
+                   ? 0
+                   : err_set(p->err, ERR_IO, "%.120s is no directory", f->fts_path);
     if (is_ignored(&p->ignore, path, f->fts_name, f->fts_info == FTS_D)) {
         fts_set(p->tree, f, FTS_SKIP);
         return 0;
@@ -207,7 +211,8 @@ static int walk(struct pack *p, char *dir)
 static int write_all(struct pack *p, char *dir, int fd)
 {
     if (archive_write_set_format_pax_restricted(p->out) != ARCHIVE_OK ||
-        archive_write_add_filter_gzip(p->out) != ARCHIVE_OK || archive_write_open_fd(p->out, fd) != ARCHIVE_OK)
+        archive_write_add_filter_gzip(p->out) != ARCHIVE_OK ||
+        archive_write_open_fd(p->out, fd) != ARCHIVE_OK)
         return archive_fault(p);
     if (walk(p, dir) != 0)
         return -1;
@@ -223,7 +228,8 @@ int pack_directory(const char *dir, int fd, int64_t *files_out, struct err *err)
         root[--n] = '\0';
     p.root_len = n + (n == 1 && root[0] == '/' ? 0 : 1);
     p.out = archive_write_new();
-    int rc = root == NULL || p.out == NULL ? err_set(err, ERR_NO_MEMORY, "no memory") : read_ignore(&p.ignore, root, err);
+    int rc = root == NULL || p.out == NULL ? err_set(err, ERR_NO_MEMORY, "no memory")
+                                           : read_ignore(&p.ignore, root, err);
     if (rc == 0)
         rc = write_all(&p, root, fd);
     if (p.out != NULL)

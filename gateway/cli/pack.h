@@ -6,9 +6,9 @@
 
 #include "base/err.h"
 
-/* Writes dir's tree into fd. Left out: node_modules, .git, __pycache__, .sandpiper, and what .sandpiperignore in dir names:
- * one pattern a line (fnmatch); with a '/' it is matched against the path from dir, else against each name; a '/'
- * at its end means directories only. *files_out: how many files. */
+/* Writes dir's tree into fd. Left out: node_modules, .git, __pycache__, .sandpiper, and what .sandpiperignore
+ * in dir names: one pattern a line (fnmatch); with a '/' it is matched against the path from dir, else
+ * against each name; a '/' at its end means directories only. *files_out: how many files. */
 int pack_directory(const char *dir, int fd, int64_t *files_out, struct err *err);
 
 #endif

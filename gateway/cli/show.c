@@ -57,7 +57,8 @@ static void print_error(const struct json_value *record)
 static void print_record(const struct reply *r)
 {
     const struct json_value *record = json_root(r->doc), *usage = json_get(record, "usage");
-    static const char *const texts[] = {"id", "agent", "status", "created_at", "started_at", "finished_at", "signal"};
+    static const char *const texts[] = {"id",         "agent",       "status", "created_at",
+                                        "started_at", "finished_at", "signal"};
     static const char *const numbers[] = {"queue_ms", "run_ms", "cpu_ms"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         print_field(record, texts[i]);
@@ -100,7 +101,8 @@ int command_get(struct cli *cli, int argc, char **argv)
 
 int command_cancel(struct cli *cli, int argc, char **argv)
 {
-    static const struct cli_usage usage = {"cancel ID", "Stops an invocation; one that has ended stays as it is.", NULL, 1, 1};
+    static const struct cli_usage usage = {
+        "cancel ID", "Stops an invocation; one that has ended stays as it is.", NULL, 1, 1};
     char path[PATH_BYTES];
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
@@ -120,14 +122,16 @@ static bool to_stdout(void *arg, struct str piece)
 
 int command_logs(struct cli *cli, int argc, char **argv)
 {
-    static const struct cli_usage usage = {"logs ID", "Prints what an invocation wrote to stderr.", NULL, 1, 1};
+    static const struct cli_usage usage = {"logs ID", "Prints what an invocation wrote to stderr.", NULL, 1,
+                                           1};
     char path[PATH_BYTES];
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;
     if (!path_with(path, "/v1/invocations/", argv[first], "/logs"))
         return STATUS_USAGE;
-    const struct api_request q = {.method = "GET", .path = path, .timeout_ms = OUTPUT_MS, .on_data = to_stdout};
+    const struct api_request q = {
+        .method = "GET", .path = path, .timeout_ms = OUTPUT_MS, .on_data = to_stdout};
     struct reply r;
     api_call(cli, &q, &r);
     status = r.kind == REPLY_OK ? STATUS_OK : api_complain(cli, &r);
@@ -146,7 +150,8 @@ static void print_agents(const struct reply *r, bool first_page)
         printf("%-32s %-9s %-8s %s\n", "NAME", "STATUS", "VERSION", "LATEST BUILD");
     for (const struct json_value *a = json_first(list); a != NULL; a = json_next(a)) {
         const struct json_value *build = json_get(a, "latest_build");
-        struct str name = reply_str(a, "name"), state = reply_str(a, "status"), built = reply_str(build, "status");
+        struct str name = reply_str(a, "name"), state = reply_str(a, "status"),
+                   built = reply_str(build, "status");
         struct str created = reply_str(build, "created_at");
         int64_t version = reply_int(r, a, "version");
         char serving[24] = "-";

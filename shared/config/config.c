@@ -1,4 +1,5 @@
-/* The command line of a daemon, and what is printed about its configuration. settings.c gathers, value.c converts. */
+/* The command line of a daemon, and what is printed about its configuration. settings.c gathers, value.c
+ * converts. */
 #include "config/config.h"
 
 #include <getopt.h>
@@ -8,7 +9,14 @@
 
 #include "config/settings.h"
 
-enum option_code { OPTION_HELP = 256, OPTION_VERSION, OPTION_CONFIG, OPTION_CHECK, OPTION_PRINT, OPTION_FLAG };
+enum option_code {
+    OPTION_HELP = 256,
+    OPTION_VERSION,
+    OPTION_CONFIG,
+    OPTION_CHECK,
+    OPTION_PRINT,
+    OPTION_FLAG
+};
 enum { OWN_OPTIONS = 5 };
 
 static const struct option own_options[OWN_OPTIONS] = {
@@ -112,8 +120,8 @@ static struct option *all_options(const struct config_table *table)
         return NULL;
     memcpy(all, own_options, sizeof own_options);
     for (size_t i = 0; i < table->flag_count; i++) /* names are written with their dashes */
-        all[OWN_OPTIONS + i] =
-            (struct option){table->flags[i].name + strspn(table->flags[i].name, "-"), no_argument, NULL, OPTION_FLAG + (int)i};
+        all[OWN_OPTIONS + i] = (struct option){table->flags[i].name + strspn(table->flags[i].name, "-"),
+                                               no_argument, NULL, OPTION_FLAG + (int)i};
     return all;
 }
 

@@ -1,9 +1,9 @@
 /* Settings: the texts of all rows, gathered from a KEY=value file and the environment, later sources winning.
  *
- * The file: one KEY=value a line, blank lines, lines that begin with '#'. A value stands as it is up to the end of
- * the line (spaces around it cut, no expansion, '#' belongs to it) or in double quotes, where \" and \\ are escapes
- * and a comment may follow. An empty value counts as not given. A secret KEY can be given as KEY_FILE, the path of
- * a file that holds it. */
+ * The file: one KEY=value a line, blank lines, lines that begin with '#'. A value stands as it is up to the
+ * end of the line (spaces around it cut, no expansion, '#' belongs to it) or in double quotes, where \" and
+ * \\ are escapes and a comment may follow. An empty value counts as not given. A secret KEY can be given as
+ * KEY_FILE, the path of a file that holds it. */
 #include "config/settings.h"
 
 #include <errno.h>
@@ -100,7 +100,8 @@ static void unknown_key(struct settings *s, const char *where, struct str key, b
 
 /* ---- one value ---- */
 
-static void put(struct settings *s, const char *where, int row, bool is_path, unsigned layer, struct str value)
+static void put(struct settings *s, const char *where, int row, bool is_path, unsigned layer,
+                struct str value)
 {
     struct setting *one = &s->of[row];
     if (one->layer == layer) {
@@ -122,7 +123,8 @@ static bool is_key_char(char c)
     return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-/* The inside of "…" into buf (as large as the text). False when its end is missing or more than a comment follows. */
+/* The inside of "…" into buf (as large as the text). False when its end is missing or more than a comment
+ * follows. */
 static bool unquote(struct str text, char *buf, struct str *out)
 {
     size_t n = 0, i = 1;
@@ -166,7 +168,8 @@ static void read_line(struct settings *s, const char *where, struct str line)
     }
     char *buf = malloc(value.n);
     if (buf == NULL || !unquote(value, buf, &value))
-        settings_fault(s, "%s: the quotes of %.*s are not closed, or something follows them", where, STR_ARG(key));
+        settings_fault(s, "%s: the quotes of %.*s are not closed, or something follows them", where,
+                       STR_ARG(key));
     else
         read_pair(s, where, key, value);
     free(buf);
@@ -224,7 +227,8 @@ static bool is_known_name(struct str key)
 {
     for (const char *const *n = config_known_names; *n != NULL; n++) {
         size_t len = strlen(*n);
-        if (str_starts(key, str_of(*n)) && (key.n == len || str_eq(str_make(key.p + len, key.n - len), STR("_FILE"))))
+        if (str_starts(key, str_of(*n)) &&
+            (key.n == len || str_eq(str_make(key.p + len, key.n - len), STR("_FILE"))))
             return true;
     }
     return false;

@@ -6,8 +6,8 @@
 
 /* One row's text, from the strongest source so far. */
 struct setting {
-    char *text;   /* owned, wiped; NULL: none but the default */
-    bool is_path; /* text names the file that holds the secret (KEY_FILE) */
+    char *text;     /* owned, wiped; NULL: none but the default */
+    bool is_path;   /* text names the file that holds the secret (KEY_FILE) */
     unsigned layer; /* which source it came from: 1 the file, 2 the environment; 0 none */
 };
 
@@ -41,8 +41,10 @@ void settings_apply(struct settings *s, void *out);
 /* Reads a whole file of at most max bytes, trailing line ends cut. NULL and *why. Free it. */
 char *settings_slurp(const char *path, size_t max, const char **why);
 
-/* Checks and converts one value. NULL, or what is wrong with it ("must be a number from 1 to 5"), in `why`. */
+/* Checks and converts one value. NULL, or what is wrong with it ("must be a number from 1 to 5"), in `why`.
+ */
 enum { CONFIG_WHY_BYTES = 120 };
-const char *config_convert(const struct config_row *row, const char *text, void *out, char why[CONFIG_WHY_BYTES]);
+const char *config_convert(const struct config_row *row, const char *text, void *out,
+                           char why[CONFIG_WHY_BYTES]);
 
 #endif

@@ -1,5 +1,5 @@
-/* Values: from text to the field of a daemon's struct, kind by kind. To add a kind: a case in config_convert, in
- * config_unload and in kind_name (config.c). */
+/* Values: from text to the field of a daemon's struct, kind by kind. To add a kind: a case in config_convert,
+ * in config_unload and in kind_name (config.c). */
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
@@ -14,12 +14,14 @@ struct unit {
 };
 
 static const struct unit byte_units[] = {{"", 1}, {"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}, {NULL, 0}};
-static const struct unit time_units[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {NULL, 0}};
+static const struct unit time_units[] = {{"", 1},      {"ms", 1},      {"s", 1000},
+                                         {"m", 60000}, {"h", 3600000}, {NULL, 0}};
 
 static bool parse_units(struct str text, const struct unit *units, int64_t *out)
 {
     size_t digits = 0;
-    while (digits < text.n && ((text.p[digits] >= '0' && text.p[digits] <= '9') || (digits == 0 && text.p[0] == '-')))
+    while (digits < text.n &&
+           ((text.p[digits] >= '0' && text.p[digits] <= '9') || (digits == 0 && text.p[0] == '-')))
         digits++;
     int64_t n;
     if (!str_to_i64(str_make(text.p, digits), &n))
@@ -31,8 +33,9 @@ static bool parse_units(struct str text, const struct unit *units, int64_t *out)
     return false;
 }
 
-static const char *convert_number(const struct config_row *row, const struct unit *units, const char *expected,
-                                  struct str text, void *field, char why[CONFIG_WHY_BYTES])
+static const char *convert_number(const struct config_row *row, const struct unit *units,
+                                  const char *expected, struct str text, void *field,
+                                  char why[CONFIG_WHY_BYTES])
 {
     int64_t v;
     bool bounded = row->min != 0 || row->max != 0;
@@ -42,8 +45,8 @@ static const char *convert_number(const struct config_row *row, const struct uni
         return why;
     }
     if (bounded && (v < row->min || v > row->max)) {
-        snprintf(why, CONFIG_WHY_BYTES, "must be from %lld to %lld, not %.40s", (long long)row->min, (long long)row->max,
-                 text.p);
+        snprintf(why, CONFIG_WHY_BYTES, "must be from %lld to %lld, not %.40s", (long long)row->min,
+                 (long long)row->max, text.p);
         return why;
     }
     memcpy(field, &v, sizeof v);
@@ -117,7 +120,8 @@ static bool is_url(struct str s)
     return true;
 }
 
-const char *config_convert(const struct config_row *row, const char *value, void *out, char why[CONFIG_WHY_BYTES])
+const char *config_convert(const struct config_row *row, const char *value, void *out,
+                           char why[CONFIG_WHY_BYTES])
 {
     struct str text = str_of(value);
     void *field = (char *)out + row->offset;
@@ -135,7 +139,8 @@ const char *config_convert(const struct config_row *row, const char *value, void
     case CONFIG_BOOL:
         return convert_bool(text, field, why);
     case CONFIG_LISTEN:
-        return is_listen(text) ? convert_string(text, field) : "must be a numeric address:port or [v6 address]:port";
+        return is_listen(text) ? convert_string(text, field)
+                               : "must be a numeric address:port or [v6 address]:port";
     case CONFIG_URL:
         return is_url(text) ? convert_string(text, field) : "must be a url: scheme://...";
     }

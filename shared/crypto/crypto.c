@@ -4,7 +4,8 @@
 #include <sodium.h>
 #include <string.h>
 
-_Static_assert(sizeof(struct crypto_sha256_state) >= sizeof(crypto_hash_sha256_state), "the opaque state fits");
+_Static_assert(sizeof(struct crypto_sha256_state) >= sizeof(crypto_hash_sha256_state),
+               "the opaque state fits");
 _Static_assert(SHA256_BYTES == crypto_hash_sha256_BYTES, "SHA-256 has 32 bytes");
 
 enum { KEY_RANDOM_BYTES = 32, KEY_CHARS = 43 };
@@ -148,8 +149,8 @@ bool crypto_api_key_hash(struct str text, uint8_t out[SHA256_BYTES])
 
 /* ---- secrets ---- */
 
-/* On pages of its own: locked when the limit allows, left out of core dumps, guarded on both sides. That costs a
- * few system calls and pages each: secrets are for what lives as long as the process. */
+/* On pages of its own: locked when the limit allows, left out of core dumps, guarded on both sides. That
+ * costs a few system calls and pages each: secrets are for what lives as long as the process. */
 struct secret {
     size_t n;
     char data[];

@@ -2,7 +2,8 @@
  *
  * cJSON keeps numbers as doubles. The scan therefore notes every number in document order; after parsing, one
  * walk in the same order puts each number's place in that list into the node's `valueint`, which nothing else
- * uses, and json_int reads the exact value there. A `struct json_value` is cJSON's node; the cast stays here. */
+ * uses, and json_int reads the exact value there. A `struct json_value` is cJSON's node; the cast stays here.
+ */
 #include "json/json.h"
 
 #include <cjson/cJSON.h>
@@ -239,7 +240,8 @@ static int unknown_field(struct str name, const char *const *known, struct err *
     }
     if (meant == NULL)
         return err_set(err, ERR_UNKNOWN_FIELD, "unknown field \"%.*s\"", STR_ARG(name));
-    return err_set(err, ERR_UNKNOWN_FIELD, "unknown field \"%.*s\"; did you mean \"%s\"?", STR_ARG(name), meant);
+    return err_set(err, ERR_UNKNOWN_FIELD, "unknown field \"%.*s\"; did you mean \"%s\"?", STR_ARG(name),
+                   meant);
 }
 
 int json_known_fields(const struct json_value *object, const char *const *known, struct err *err)

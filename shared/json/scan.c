@@ -1,9 +1,9 @@
 /* The strict scan: RFC 8259 and the project's own refusals, in one pass without recursion.
  *
- * A loop over `want` (what the grammar allows next) and a stack of open containers, at most JSON_MAX_DEPTH deep.
- * The names of all open objects lie on one stack of keys; when an object closes, its names are compared and
- * popped. Few are compared pairwise; many are sorted by (length, bytes), so no input makes it quadratic and no
- * hash can be attacked. A name with escapes is compared unescaped, from a copy of its own.
+ * A loop over `want` (what the grammar allows next) and a stack of open containers, at most JSON_MAX_DEPTH
+ * deep. The names of all open objects lie on one stack of keys; when an object closes, its names are compared
+ * and popped. Few are compared pairwise; many are sorted by (length, bytes), so no input makes it quadratic
+ * and no hash can be attacked. A name with escapes is compared unescaped, from a copy of its own.
  *
  * Everything is O(n); memory is the key stack (40 bytes an open name) and, when asked for, the facts. */
 #include "json/scan.h"
@@ -61,7 +61,8 @@ static int fail(struct scan *s, const char *at, const char *what)
             line_start = p + 1;
         }
     }
-    return err_set(s->err, ERR_BAD_JSON, "line %lu column %lu: %s", line, (unsigned long)(at - line_start) + 1, what);
+    return err_set(s->err, ERR_BAD_JSON, "line %lu column %lu: %s", line,
+                   (unsigned long)(at - line_start) + 1, what);
 }
 
 static int no_memory(struct scan *s)
@@ -94,7 +95,9 @@ static int hex4(const char *p, const char *end)
     int v = 0;
     for (int i = 0; i < 4; i++) {
         char c = p[i];
-        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int d = c >= '0' && c <= '9'                 ? c - '0'
+                : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                     : -1;
         if (d < 0)
             return -1;
         v = v * 16 + d;

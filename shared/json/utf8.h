@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* How many bytes from p on need no care inside a JSON string: ASCII without controls, quote and backslash.
- * Eight at a time: a byte with its high bit set, below 0x20, or equal to one of the two makes `care` non-zero. */
+ * Eight at a time: a byte with its high bit set, below 0x20, or equal to one of the two makes `care`
+ * non-zero. */
 static inline size_t json_plain_run(const char *p, const char *end)
 {
     const char *at = p;

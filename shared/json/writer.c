@@ -1,4 +1,5 @@
-/* JSON out: one flag (`comma`) is the whole state; the buffer's sticky failure is the whole error handling. */
+/* JSON out: one flag (`comma`) is the whole state; the buffer's sticky failure is the whole error handling.
+ */
 #include "json/writer.h"
 
 #include <math.h>

@@ -1,18 +1,15 @@
 /* The connection parameters: what the url says, then ours where it says nothing.
  *
- * A parameter of `defaults` holds unless the url gives it. Dead peers are found by TCP itself: keepalives when
- * idle, tcp_user_timeout with data in flight. */
+ * A parameter of `defaults` holds unless the url gives it. Dead peers are found by TCP itself: keepalives
+ * when idle, tcp_user_timeout with data in flight. */
 #include "postgres/conninfo.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const defaults[][2] = {
-    {"target_session_attrs", "read-write"},
-    {"tcp_user_timeout", "10000"},
-    {"keepalives_idle", "20"},
-    {"keepalives_interval", "5"},
-    {"keepalives_count", "3"},
+    {"target_session_attrs", "read-write"}, {"tcp_user_timeout", "10000"}, {"keepalives_idle", "20"},
+    {"keepalives_interval", "5"},           {"keepalives_count", "3"},
 };
 
 static const char *const fixed[][2] = {
@@ -80,7 +77,8 @@ struct pg_conninfo *pg_conninfo_new(const char *url, const char *application, st
     }
     info->parsed = PQconninfoParse(url != NULL ? url : "", NULL);
     if (info->parsed == NULL) { /* libpq's own text may quote the url: not passed on */
-        err_set(err, ERR_CONFIG, "the database url cannot be read; expected postgresql://user@host:port/name");
+        err_set(err, ERR_CONFIG,
+                "the database url cannot be read; expected postgresql://user@host:port/name");
         pg_conninfo_free(&info);
         return NULL;
     }

@@ -1,4 +1,5 @@
-/* Where to connect and as whom: a url with the project's own settings over it (private to shared/postgres). */
+/* Where to connect and as whom: a url with the project's own settings over it (private to shared/postgres).
+ */
 #ifndef POSTGRES_CONNINFO_H
 #define POSTGRES_CONNINFO_H
 

@@ -1,9 +1,10 @@
-/* Parameters in PostgreSQL's binary formats (the *_recv functions of src/backend/utils/adt): integers big-endian,
- * timestamptz as microseconds since 2000-01-01, uuid as 16 bytes, arrays as array_recv reads them: dimensions,
- * has-null flag, element OID, length, lower bound 1, then (int32 length, bytes) for each element.
+/* Parameters in PostgreSQL's binary formats (the *_recv functions of src/backend/utils/adt): integers
+ * big-endian, timestamptz as microseconds since 2000-01-01, uuid as 16 bytes, arrays as array_recv reads
+ * them: dimensions, has-null flag, element OID, length, lower bound 1, then (int32 length, bytes) for each
+ * element.
  *
- * All values lie in one growing buffer; a parameter is an offset and a length. To add a type: a row in `types`
- * and a pg_put_ function. */
+ * All values lie in one growing buffer; a parameter is an offset and a length. To add a type: a row in
+ * `types` and a pg_put_ function. */
 #include "postgres/params.h"
 
 #include <endian.h>
@@ -21,9 +22,9 @@ struct type_row {
 };
 
 static const struct type_row types[] = {
-    [PG_BOOL] = {16, 1000}, [PG_INT2] = {21, 1005},  [PG_INT4] = {23, 1007},
-    [PG_INT8] = {20, 1016}, [PG_FLOAT8] = {701, 1022}, [PG_TEXT] = {25, 1009},
-    [PG_BYTEA] = {17, 1001}, [PG_UUID] = {2950, 2951}, [PG_TIMESTAMPTZ] = {1184, 1185},
+    [PG_BOOL] = {16, 1000},  [PG_INT2] = {21, 1005},    [PG_INT4] = {23, 1007},
+    [PG_INT8] = {20, 1016},  [PG_FLOAT8] = {701, 1022}, [PG_TEXT] = {25, 1009},
+    [PG_BYTEA] = {17, 1001}, [PG_UUID] = {2950, 2951},  [PG_TIMESTAMPTZ] = {1184, 1185},
 };
 
 struct pg_params {

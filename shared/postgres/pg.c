@@ -1,4 +1,5 @@
-/* One connection to PostgreSQL: a machine that keeps it alive, and a queue of statements that flow through it.
+/* One connection to PostgreSQL: a machine that keeps it alive, and a queue of statements that flow through
+ * it.
  *
  * States (pg_state), moved by enter() alone:
  *
@@ -8,17 +9,18 @@
  *
  * A request is on one of four lists: `first` (issued inside on_state, goes before the rest), `queue`, `wire`
  * (sent, in order of sending), `firing` (its callback is due now). In pipeline mode each statement is
- * [Parse] Bind Describe Execute Sync, so each is a transaction of its own; its callback waits for the Sync's answer,
- * because only then it is committed (a deferred constraint fails there). A script waits until the wire is empty,
- * leaves pipeline mode, and comes back.
+ * [Parse] Bind Describe Execute Sync, so each is a transaction of its own; its callback waits for the Sync's
+ * answer, because only then it is committed (a deferred constraint fails there). A script waits until the
+ * wire is empty, leaves pipeline mode, and comes back.
  *
  * What must stay true:
  *  - user callbacks run only from enter_callbacks/leave_callbacks pairs, never inside pg_query;
- *  - the connection is dropped only in lose(), and lose() runs only at the top of a loop callback: whoever finds
- *    it dead deeper down calls doom(), which posts a task;
+ *  - the connection is dropped only in lose(), and lose() runs only at the top of a loop callback: whoever
+ * finds it dead deeper down calls doom(), which posts a task;
  *  - pg_close inside a callback marks and detaches; the memory goes when the outermost callback returns.
  *
- * Reading needs no budget of its own: one PQconsumeInput a wake-up, and at most max_inflight answers in it. */
+ * Reading needs no budget of its own: one PQconsumeInput a wake-up, and at most max_inflight answers in it.
+ */
 #include "postgres/pg.h"
 
 #include <libpq-fe.h>
@@ -59,8 +61,8 @@ struct pg_request {
     struct request_list *list; /* where it is while queued or sent */
     struct pg *pg;
     enum request_state state;
-    const char *sql; /* static; NULL for a script */
-    char *script;    /* owned */
+    const char *sql;     /* static; NULL for a script */
+    char *script;        /* owned */
     struct pg_args args; /* of a queued statement: lies behind this struct */
     mono_t deadline;
     pg_done_fn *done; /* NULL: detached */
@@ -89,7 +91,7 @@ struct pg {
     int64_t deadline_us; /* what the deadline timer is armed for; INT64_MAX: nothing */
     struct loop_task doom_task;
     bool doomed;
-    bool up;        /* on_state(true) was told */
+    bool up;         /* on_state(true) was told */
     bool announcing; /* inside on_state(true) */
     unsigned failures;
     unsigned next_prepared_id;
@@ -244,7 +246,8 @@ static void drop_connection(struct pg *pg)
     loop_io_free(&pg->io); /* before the descriptor closes */
     PQfinish(pg->conn);
     pg->conn = NULL;
-    HASH_ITER (hh, pg->prepared, p, next) {
+    HASH_ITER(hh, pg->prepared, p, next)
+    {
         HASH_DEL(pg->prepared, p);
         free(p);
     }
@@ -362,7 +365,8 @@ static struct pg_request *next_queued(struct pg *pg)
 /* Sends what may be sent. */
 static void pump(struct pg *pg)
 {
-    while (pg->state == PG_READY && !pg->doomed && !pg->announcing && pg->wire_count < pg->options.max_inflight) {
+    while (pg->state == PG_READY && !pg->doomed && !pg->announcing &&
+           pg->wire_count < pg->options.max_inflight) {
         struct pg_request *r = next_queued(pg);
         if (r == NULL || (r->script != NULL && pg->wire_count > 0))
             break;
@@ -448,8 +452,8 @@ static void take_pipeline_result(struct pg *pg, PGresult *res)
         keep_result(r, res);
 }
 
-/* In pipeline mode: NULL ends one command's results, the Sync's result ends one statement. Two NULLs in a row with
- * statements outstanding mean that libpq has given up. */
+/* In pipeline mode: NULL ends one command's results, the Sync's result ends one statement. Two NULLs in a row
+ * with statements outstanding mean that libpq has given up. */
 static void drain_pipeline(struct pg *pg)
 {
     int nulls = 0;
@@ -539,9 +543,10 @@ static void setup_done(void *arg, const struct pg_result *result, const struct e
     pg->announcing = false;
 }
 
-static const char setup_sql[] = "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
-                                " set_config('idle_in_transaction_session_timeout', $1, false),"
-                                " set_config('standard_conforming_strings', 'on', false)";
+static const char setup_sql[] =
+    "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
+    " set_config('idle_in_transaction_session_timeout', $1, false),"
+    " set_config('standard_conforming_strings', 'on', false)";
 
 static int setup_params(const struct pg *pg, struct pg_params *p)
 {
@@ -679,7 +684,8 @@ static bool wire_is_stuck(struct pg *pg, mono_t now, int64_t *earliest)
 {
     struct pg_request *r;
     bool stuck = false;
-    TAILQ_FOREACH (r, &pg->wire, link) {
+    TAILQ_FOREACH(r, &pg->wire, link)
+    {
         if (r->deadline.us <= now.us)
             stuck = true;
         else if (r->deadline.us < *earliest)
@@ -732,8 +738,12 @@ static struct pg_request *request_new(const struct pg_args *args, bool copy)
         memcpy(lengths, args->lengths, n * sizeof *lengths);
         memcpy(bytes, args->bytes, size);
     }
-    r->args = (struct pg_args){
-        .count = (int)n, .types = types, .lengths = lengths, .offsets = offsets, .bytes = bytes, .size = size};
+    r->args = (struct pg_args){.count = (int)n,
+                               .types = types,
+                               .lengths = lengths,
+                               .offsets = offsets,
+                               .bytes = bytes,
+                               .size = size};
     return r;
 }
 
@@ -760,8 +770,8 @@ static void enqueue(struct pg *pg, struct pg_request *r)
     request_enlist(r, pg->announcing ? &pg->first : &pg->queue, REQUEST_QUEUED);
 }
 
-struct pg_request *pg_query(struct pg *pg, const char *sql, const struct pg_params *params, int64_t deadline_ms,
-                            pg_done_fn *done, void *arg, struct err *err)
+struct pg_request *pg_query(struct pg *pg, const char *sql, const struct pg_params *params,
+                            int64_t deadline_ms, pg_done_fn *done, void *arg, struct err *err)
 {
     struct pg_args args;
     if (!pg_params_view(params, &args)) {
@@ -899,8 +909,8 @@ static void destroy(struct pg *pg)
 static void detach_all(struct request_list *list)
 {
     struct pg_request *r;
-    TAILQ_FOREACH (r, list, link)
-        r->done = NULL;
+    TAILQ_FOREACH(r, list, link)
+    r->done = NULL;
 }
 
 void pg_close(struct pg **pgp)

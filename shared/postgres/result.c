@@ -1,5 +1,5 @@
-/* Results: typed reads of a PGresult in binary format. A `struct pg_result` is libpq's PGresult; the cast stays
- * here and in pg.c. */
+/* Results: typed reads of a PGresult in binary format. A `struct pg_result` is libpq's PGresult; the cast
+ * stays here and in pg.c. */
 #include <endian.h>
 #include <libpq-fe.h>
 #include <string.h>

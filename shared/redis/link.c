@@ -5,12 +5,12 @@
  *        └────────────────────┴─────────── lost() ────┴────────────────────────────────────────┘
  *
  * hiredis frees its context by itself when a connection fails, from inside redisAsyncHandleRead/Write, after
- * calling every pending callback with a NULL reply. We learn of it by `cleanup` (which every free calls, last but
- * onDisconnect) and handle it at the top of our own callback, when hiredis has returned. When we want it
+ * calling every pending callback with a NULL reply. We learn of it by `cleanup` (which every free calls, last
+ * but onDisconnect) and handle it at the top of our own callback, when hiredis has returned. When we want it
  * gone, redis_link_doom posts a task, so a context is never freed under its own callback.
  *
- * Writing: hiredis asks for a writable event after each command. The socket nearly always is writable, so a task
- * at the end of the turn writes what has gathered, and the watcher is used only for what did not fit. */
+ * Writing: hiredis asks for a writable event after each command. The socket nearly always is writable, so a
+ * task at the end of the turn writes what has gathered, and the watcher is used only for what did not fit. */
 #include "redis/link.h"
 
 #include <stdio.h>
@@ -255,7 +255,8 @@ static void start_greeting(struct redis_link *l)
         greet(l, false, 2, (const char *[]){"AUTH", l->url.password});
     if (l->url.db != 0)
         greet(l, false, 2, (const char *[]){"SELECT", db});
-    /* always something, so that a server that refuses us says so; a missing right to set names does not matter */
+    /* always something, so that a server that refuses us says so; a missing right to set names does not
+     * matter */
     greet(l, true, 3, (const char *[]){"CLIENT", "SETNAME", l->name});
 }
 
@@ -289,8 +290,8 @@ static void start_connecting(struct redis_link *l)
 {
     enter(l, LINK_CONNECTING);
     loop_timer_start(l->timer, l->connect_timeout_ms);
-    redisAsyncContext *ac =
-        l->url.path != NULL ? redisAsyncConnectUnix(l->url.path) : redisAsyncConnect(l->url.host, l->url.port);
+    redisAsyncContext *ac = l->url.path != NULL ? redisAsyncConnectUnix(l->url.path)
+                                                : redisAsyncConnect(l->url.host, l->url.port);
     if (ac == NULL || ac->err != 0) {
         redis_link_doom(l, ac != NULL ? ac->errstr : "no memory");
         if (ac != NULL)
@@ -349,7 +350,8 @@ struct redis_link *redis_link_open(struct loop *loop, const struct redis_options
     l->loop = loop;
     l->events = *events;
     l->arg = arg;
-    l->connect_timeout_ms = options->connect_timeout_ms > 0 ? options->connect_timeout_ms : DEFAULT_CONNECT_MS;
+    l->connect_timeout_ms =
+        options->connect_timeout_ms > 0 ? options->connect_timeout_ms : DEFAULT_CONNECT_MS;
     if (init(l, options, err) != 0) {
         link_free(l);
         return NULL;

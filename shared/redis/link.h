@@ -31,7 +31,8 @@ void redis_link_doom(struct redis_link *l, const char *why);
 /* Why there is no connection, for error texts. */
 const char *redis_link_trouble(const struct redis_link *l);
 
-/* Around everything that calls the user from a loop callback of the owner's own. The link may be gone afterwards. */
+/* Around everything that calls the user from a loop callback of the owner's own. The link may be gone
+ * afterwards. */
 void redis_link_enter(struct redis_link *l);
 void redis_link_leave(struct redis_link *l);
 

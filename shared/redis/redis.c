@@ -1,12 +1,12 @@
 /* Commands: requests that wait for their answers in the order of sending, with a deadline each.
  *
- * A request is hiredis's private data until hiredis calls back, so it lives until then, detached or expired; only
- * its user callback goes early. Lists: `sent` (hiredis holds it) and `due` (to be failed from the loop: refused
- * while disconnected, or lost with its connection). When a context goes, hiredis calls all pending callbacks with
- * NULL: they move to `due`, and the users hear of it only when the link has settled.
+ * A request is hiredis's private data until hiredis calls back, so it lives until then, detached or expired;
+ * only its user callback goes early. Lists: `sent` (hiredis holds it) and `due` (to be failed from the loop:
+ * refused while disconnected, or lost with its connection). When a context goes, hiredis calls all pending
+ * callbacks with NULL: they move to `due`, and the users hear of it only when the link has settled.
  *
- * One timer serves all deadlines: armed for the earliest, it scans `sent`. An expired request that still has no
- * answer after a further second, with nothing else answered in between, condemns the connection. */
+ * One timer serves all deadlines: armed for the earliest, it scans `sent`. An expired request that still has
+ * no answer after a further second, with nothing else answered in between, condemns the connection. */
 #include "redis/redis.h"
 
 #include <stdio.h>
@@ -130,7 +130,8 @@ static int64_t scan(struct redis *r, mono_t now, bool *condemned)
     struct err err;
     int64_t next = INT64_MAX;
     err_set(&err, ERR_TIMEOUT, "Redis did not answer in time");
-    TAILQ_FOREACH (q, &r->sent, link) {
+    TAILQ_FOREACH(q, &r->sent, link)
+    {
         if (!q->expired && q->deadline.us <= now.us) {
             redis_done_fn *done = q->done;
             q->expired = true;
@@ -313,8 +314,8 @@ struct redis *redis_open(struct loop *loop, const struct redis_options *options,
 static void detach_all(struct request_list *list)
 {
     struct redis_request *q;
-    TAILQ_FOREACH (q, list, link)
-        q->done = NULL;
+    TAILQ_FOREACH(q, list, link)
+    q->done = NULL;
 }
 
 void redis_close(struct redis **r)
@@ -400,7 +401,8 @@ static char *append_copies(struct str *to, char *at, const struct str *from, int
 }
 
 /* Keeps the whole call in the request: it may have to be sent twice. */
-static bool keep_call(struct redis_request *q, const struct str *keys, int nkeys, const struct str *args, int nargs)
+static bool keep_call(struct redis_request *q, const struct str *keys, int nkeys, const struct str *args,
+                      int nargs)
 {
     char count[16];
     int digits = snprintf(count, sizeof count, "%d", nkeys);
@@ -425,8 +427,8 @@ static void on_loaded(void *arg, const struct redis_reply *reply, const struct e
         script->sha1[0] = '\0';
 }
 
-/* Asks Redis for the name (the SHA-1) of a script that is used for the first time. Without an answer it goes on
- * being sent as text, so a failure does not matter. */
+/* Asks Redis for the name (the SHA-1) of a script that is used for the first time. Without an answer it goes
+ * on being sent as text, so a failure does not matter. */
 static void ask_name(struct redis *r, struct redis_script *script, int64_t timeout_ms)
 {
     const struct str argv[] = {STR("SCRIPT"), STR("LOAD"), str_of(script->body)};
@@ -434,9 +436,9 @@ static void ask_name(struct redis *r, struct redis_script *script, int64_t timeo
         redis_command(r, argv, 3, timeout_ms, on_loaded, script, NULL);
 }
 
-struct redis_request *redis_eval(struct redis *r, struct redis_script *script, const struct str *keys, int nkeys,
-                                 const struct str *args, int nargs, int64_t timeout_ms, redis_done_fn *done,
-                                 void *arg, struct err *err)
+struct redis_request *redis_eval(struct redis *r, struct redis_script *script, const struct str *keys,
+                                 int nkeys, const struct str *args, int nargs, int64_t timeout_ms,
+                                 redis_done_fn *done, void *arg, struct err *err)
 {
     struct redis_request *q = request_new(r, timeout_ms, done, arg, err);
     if (q == NULL)

@@ -1,8 +1,8 @@
 /* Pub/sub: subscribes whenever the link is up, and finds out whether the connection still lives.
  *
- * The probe is a repeated SUBSCRIBE to the first channel, which Redis confirms each time: hiredis 0.14 loses the
- * answer to PING in subscribe mode. Anything heard since the last probe answers it; silence until the next one
- * drops the connection, so a dead peer is found within two intervals. */
+ * The probe is a repeated SUBSCRIBE to the first channel, which Redis confirms each time: hiredis 0.14 loses
+ * the answer to PING in subscribe mode. Anything heard since the last probe answers it; silence until the
+ * next one drops the connection, so a dead peer is found within two intervals. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,8 +136,9 @@ static bool copy_channels(struct redis_sub *s, const char *const *channels, int 
     return s->channels != NULL;
 }
 
-struct redis_sub *redis_sub_open(struct loop *loop, const struct redis_options *options, const char *const *channels,
-                                 int count, redis_message_fn *fn, void *arg, struct err *err)
+struct redis_sub *redis_sub_open(struct loop *loop, const struct redis_options *options,
+                                 const char *const *channels, int count, redis_message_fn *fn, void *arg,
+                                 struct err *err)
 {
     INVARIANT(count > 0);
     struct redis_sub *s = calloc(1, sizeof *s);

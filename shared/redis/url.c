@@ -1,4 +1,5 @@
-/* redis://[user:password@]host[:port][/db] and unix://[user:password@]/path[?db=N]; %XX in user and password. */
+/* redis://[user:password@]host[:port][/db] and unix://[user:password@]/path[?db=N]; %XX in user and password.
+ */
 #include "redis/url.h"
 
 #include <stdlib.h>
@@ -8,7 +9,8 @@ enum { DEFAULT_PORT = 6379, MOST_DB = 1 << 20 };
 
 static int bad(struct err *err, const char *what)
 {
-    return err_set(err, ERR_CONFIG, "the Redis url %s; expected redis://[user:password@]host[:port][/db] or unix:///path",
+    return err_set(err, ERR_CONFIG,
+                   "the Redis url %s; expected redis://[user:password@]host[:port][/db] or unix:///path",
                    what);
 }
 
@@ -28,7 +30,8 @@ static char *percent_decode(struct str s)
     for (size_t i = 0; out != NULL && i < s.n; i++) {
         int c = (unsigned char)s.p[i];
         if (c == '%') {
-            int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
+            int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1,
+                low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
             c = high < 0 || low < 0 ? 0 : high * 16 + low;
             i += 2;
         }

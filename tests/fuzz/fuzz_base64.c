@@ -1,4 +1,5 @@
-/* base64: what decodes encodes to the same characters (in one of the two alphabets, with or without padding). */
+/* base64: what decodes encodes to the same characters (in one of the two alphabets, with or without padding).
+ */
 #include <stdlib.h>
 
 #include "crypto/crypto.h"

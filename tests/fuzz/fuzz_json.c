@@ -1,4 +1,5 @@
-/* json: what the scan accepts parses, and what is parsed and written again is accepted and counts the same. */
+/* json: what the scan accepts parses, and what is parsed and written again is accepted and counts the same.
+ */
 #include <stdlib.h>
 
 #include "json/json.h"

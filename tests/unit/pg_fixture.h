@@ -1,7 +1,7 @@
 /* A private PostgreSQL for tests: initdb and the server in a new directory under /tmp, a unix socket only.
  *
- * PostgreSQL refuses to run as root; then both run as `nobody`, who owns the directory. The server belongs to the
- * fixture's process group and is ended by its pid; fsync is off. */
+ * PostgreSQL refuses to run as root; then both run as `nobody`, who owns the directory. The server belongs to
+ * the fixture's process group and is ended by its pid; fsync is off. */
 #ifndef TESTS_PG_FIXTURE_H
 #define TESTS_PG_FIXTURE_H
 
@@ -68,8 +68,20 @@ static inline bool pg_fixture_start(struct pg_fixture *f)
 {
     char data[80], lock[128];
     snprintf(data, sizeof data, "%s/data", f->dir);
-    char *const argv[] = {"postgres", "-D", data, "-k", f->dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c",
-                          "synchronous_commit=off", "-c", "max_connections=20", NULL};
+    char *const argv[] = {"postgres",
+                          "-D",
+                          data,
+                          "-k",
+                          f->dir,
+                          "-c",
+                          "listen_addresses=",
+                          "-c",
+                          "fsync=off",
+                          "-c",
+                          "synchronous_commit=off",
+                          "-c",
+                          "max_connections=20",
+                          NULL};
     f->pid = pg_fixture_spawn(f, argv);
     snprintf(lock, sizeof lock, "%s/data/postmaster.pid", f->dir);
     for (int i = 0; i < 2000; i++) { /* "ready" is the last line of postmaster.pid */
@@ -97,7 +109,8 @@ static inline bool pg_fixture_init(struct pg_fixture *f)
     const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
     if (nobody != NULL && chown(f->dir, nobody->pw_uid, nobody->pw_gid) != 0)
         return false;
-    char *const argv[] = {"initdb", "-D", "data", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-locale", "-N", NULL};
+    char *const argv[] = {"initdb", "-D", "data", "-U",          "test", "-A",
+                          "trust",  "-E", "UTF8", "--no-locale", "-N",   NULL};
     int status = 0;
     pid_t pid = pg_fixture_spawn(f, argv);
     if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {

@@ -19,7 +19,11 @@ struct sample {
     bool on, force;
 };
 
-#define ROW(k, kd, f, ...) {.key = "SANDPIPER_" k, .kind = kd, .offset = offsetof(struct sample, f), .help = "Help.", __VA_ARGS__}
+#define ROW(k, kd, f, ...)                                                                        \
+    {                                                                                             \
+        .key = "SANDPIPER_" k, .kind = kd, .offset = offsetof(struct sample, f), .help = "Help.", \
+        __VA_ARGS__                                                                               \
+    }
 static const struct config_row rows[] = {
     ROW("TEST_NAME", CONFIG_STRING, name, .fallback = "none"),
     ROW("TEST_TOKEN", CONFIG_SECRET, token, .required = false),
@@ -31,7 +35,8 @@ static const struct config_row rows[] = {
     ROW("TEST_URL", CONFIG_URL, url, .required = true),
 };
 static const struct config_flag flags[] = {{"--force", offsetof(struct sample, force), "Forces."}};
-static const struct config_table table = {"sandpiper-test", "A test.", rows, sizeof rows / sizeof *rows, flags, 1};
+static const struct config_table table = {"sandpiper-test",           "A test.", rows,
+                                          sizeof rows / sizeof *rows, flags,     1};
 
 static struct err err;
 
@@ -65,11 +70,12 @@ static void defaults_and_values(void **state)
     assert_true(s.count == 5 && s.bytes == 65536 && s.wait == 5000 && !s.on);
     config_unload(&table, &s);
     assert_null(s.name);
-    assert_int_equal(parse("# comment\r\n\n  SANDPIPER_TEST_URL = x://y  \r\nSANDPIPER_TEST_NAME=a # b\n"
-                           "SANDPIPER_TEST_TOKEN=\"q\\\"u\\\\o\\te\" # c\nSANDPIPER_TEST_ON=Yes\nSANDPIPER_TEST_BYTES=2G\n"
-                           "SANDPIPER_TEST_WAIT=2m\nSANDPIPER_TEST_LISTEN=[::1]:0\nSANDPIPER_TEST_COUNT=\n",
-                           &s),
-                     0);
+    assert_int_equal(
+        parse("# comment\r\n\n  SANDPIPER_TEST_URL = x://y  \r\nSANDPIPER_TEST_NAME=a # b\n"
+              "SANDPIPER_TEST_TOKEN=\"q\\\"u\\\\o\\te\" # c\nSANDPIPER_TEST_ON=Yes\nSANDPIPER_TEST_BYTES=2G\n"
+              "SANDPIPER_TEST_WAIT=2m\nSANDPIPER_TEST_LISTEN=[::1]:0\nSANDPIPER_TEST_COUNT=\n",
+              &s),
+        0);
     assert_string_equal(s.name, "a # b");
     assert_true(str_eq(secret_reveal(s.token), STR("q\"u\\o\\te")));
     assert_true(s.on && s.bytes == (int64_t)2 << 30 && s.wait == 120000 && s.count == 5);
@@ -82,7 +88,8 @@ static void faults_are_named(void **state)
 {
     (void)state;
     struct sample s;
-    refused("SANDPIPER_TEST_NAM=x", "configuration line 2: unknown key SANDPIPER_TEST_NAM; did you mean SANDPIPER_TEST_NAME?");
+    refused("SANDPIPER_TEST_NAM=x",
+            "configuration line 2: unknown key SANDPIPER_TEST_NAM; did you mean SANDPIPER_TEST_NAME?");
     refused("NONSENSE=x", "unknown key NONSENSE; --help");
     refused("just words", "line 2: expected KEY=value");
     refused("=x", "expected KEY=value");
@@ -100,7 +107,8 @@ static void faults_are_named(void **state)
     refused("SANDPIPER_TEST_LISTEN=localhost:80", "numeric address");
     refused("SANDPIPER_TEST_LISTEN=127.0.0.1:65536", "numeric address");
     refused("SANDPIPER_TEST_LISTEN=::1:80", "numeric address");
-    refused("SANDPIPER_TEST_TOKEN_FILE=/nonexistent/x", "SANDPIPER_TEST_TOKEN_FILE: cannot use /nonexistent/x: No such file");
+    refused("SANDPIPER_TEST_TOKEN_FILE=/nonexistent/x",
+            "SANDPIPER_TEST_TOKEN_FILE: cannot use /nonexistent/x: No such file");
     refused("SANDPIPER_TEST_NAME_FILE=/x", "unknown key");
     assert_int_equal(parse("", &s), -1);
     assert_string_equal(err.msg, "SANDPIPER_TEST_URL is required: Help.");
@@ -122,7 +130,8 @@ static void sources_in_order(void **state)
     (void)state;
     struct sample s;
     char path[] = "/tmp/sp-config-XXXXXX", key[] = "/tmp/sp-secret-XXXXXX";
-    static const char text[] = "SANDPIPER_TEST_URL=x://file\nSANDPIPER_TEST_NAME=file\nSANDPIPER_TEST_TOKEN=weak\n";
+    static const char text[] =
+        "SANDPIPER_TEST_URL=x://file\nSANDPIPER_TEST_NAME=file\nSANDPIPER_TEST_TOKEN=weak\n";
     int fd = mkstemp(path), kd = mkstemp(key);
     assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
     assert_int_equal(write(kd, "strong\n", 7), 7);

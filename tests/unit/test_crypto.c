@@ -39,8 +39,13 @@ static void hashes(void **state)
 static void base64_vectors(void **state)
 {
     (void)state;
-    static const char *const rows[][2] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, /* RFC 4648 */
-                                          {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+    static const char *const rows[][2] = {{"", ""},
+                                          {"f", "Zg=="},
+                                          {"fo", "Zm8="},
+                                          {"foo", "Zm9v"}, /* RFC 4648 */
+                                          {"foob", "Zm9vYg=="},
+                                          {"fooba", "Zm9vYmE="},
+                                          {"foobar", "Zm9vYmFy"}};
     struct buf b;
     buf_init(&b, 256);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -80,7 +85,8 @@ static void base64_round_trips(void **state)
 static void decoders_are_strict(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"A", "AAAAA", "Zg=", "Zg===", "=", "====", "Z===", "Zh==", "Zm9=", "Zm9v\n", " Zm9v", "Zm.v",
+    static const char *const bad[] = {"A",     "AAAAA",  "Zg=",      "Zg===",           "=",     "====",
+                                      "Z===",  "Zh==",   "Zm9=",     "Zm9v\n",          " Zm9v", "Zm.v",
                                       "Zm9v=", "Zm9v==", "Zg==Zg==", "\x80\x80\x80\x80"};
     struct buf b;
     buf_init(&b, 256);
@@ -152,8 +158,12 @@ static int init(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hashes),              cmocka_unit_test(base64_vectors), cmocka_unit_test(base64_round_trips),
-        cmocka_unit_test(decoders_are_strict), cmocka_unit_test(api_keys),       cmocka_unit_test(secrets_and_comparison),
+        cmocka_unit_test(hashes),
+        cmocka_unit_test(base64_vectors),
+        cmocka_unit_test(base64_round_trips),
+        cmocka_unit_test(decoders_are_strict),
+        cmocka_unit_test(api_keys),
+        cmocka_unit_test(secrets_and_comparison),
     };
     return cmocka_run_group_tests(tests, init, NULL);
 }

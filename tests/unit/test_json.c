@@ -1,4 +1,5 @@
-/* json: what the strict scan accepts and refuses (a table in the spirit of JSONTestSuite), and typed reads. */
+/* json: what the strict scan accepts and refuses (a table in the spirit of JSONTestSuite), and typed reads.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +12,10 @@
 #include "base/buf.h"
 #include "json/json.h"
 
-#define ROW(text) {"" text, sizeof(text) - 1}
+#define ROW(text)                 \
+    {                             \
+        "" text, sizeof(text) - 1 \
+    }
 
 struct row {
     const char *p;
@@ -19,34 +23,148 @@ struct row {
 };
 
 static const struct row accepted[] = {
-    ROW("[]"), ROW("{}"), ROW("null"), ROW("true"), ROW("false"), ROW("\"\""), ROW("0"), ROW("-0"), ROW("1"),
-    ROW(" \t\r\n[ ] \n"), ROW("[1,2]"), ROW("[[[[[]]]]]"), ROW("{\"a\":{\"a\":{\"a\":1}}}"),
-    ROW("[-0]"), ROW("[1E22]"), ROW("[1e+2]"), ROW("[0e1]"), ROW("[0e+1]"), ROW("[123.456e-78]"), ROW("[1.5]"),
+    ROW("[]"),
+    ROW("{}"),
+    ROW("null"),
+    ROW("true"),
+    ROW("false"),
+    ROW("\"\""),
+    ROW("0"),
+    ROW("-0"),
+    ROW("1"),
+    ROW(" \t\r\n[ ] \n"),
+    ROW("[1,2]"),
+    ROW("[[[[[]]]]]"),
+    ROW("{\"a\":{\"a\":{\"a\":1}}}"),
+    ROW("[-0]"),
+    ROW("[1E22]"),
+    ROW("[1e+2]"),
+    ROW("[0e1]"),
+    ROW("[0e+1]"),
+    ROW("[123.456e-78]"),
+    ROW("[1.5]"),
     ROW("[-0.0000000000000000000000000000000000000000000000000000000000000000000000000000001]"),
-    ROW("[1e-400]"), ROW("[1.7976931348623157e308]"), ROW("[9223372036854775807]"), ROW("[-9223372036854775808]"),
-    ROW("[18446744073709551616]"), ROW("[0e999999999999999999]"),
-    ROW("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\""), ROW("\"\\u0041\\u00e9\\u20ac\\ud83d\\ude00\""), ROW("\"\x7f\""),
-    ROW("\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\""), ROW("\"\xef\xbf\xbf\""), ROW("\"\xf4\x8f\xbf\xbf\""),
-    ROW("\"\\uFFFF\\uDBFF\\uDFFF\""), ROW("{\"\":0}"), ROW("{\"a\":1,\"A\":2}"), ROW("{\"a\":{\"a\":1},\"b\":{\"a\":1}}"),
-    ROW("[{\"a\":1},{\"a\":1}]"), ROW("\"\xe2\x80\xa8\""), ROW("{\"a\":[],\"b\":[{}]}"),
+    ROW("[1e-400]"),
+    ROW("[1.7976931348623157e308]"),
+    ROW("[9223372036854775807]"),
+    ROW("[-9223372036854775808]"),
+    ROW("[18446744073709551616]"),
+    ROW("[0e999999999999999999]"),
+    ROW("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\""),
+    ROW("\"\\u0041\\u00e9\\u20ac\\ud83d\\ude00\""),
+    ROW("\"\x7f\""),
+    ROW("\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\""),
+    ROW("\"\xef\xbf\xbf\""),
+    ROW("\"\xf4\x8f\xbf\xbf\""),
+    ROW("\"\\uFFFF\\uDBFF\\uDFFF\""),
+    ROW("{\"\":0}"),
+    ROW("{\"a\":1,\"A\":2}"),
+    ROW("{\"a\":{\"a\":1},\"b\":{\"a\":1}}"),
+    ROW("[{\"a\":1},{\"a\":1}]"),
+    ROW("\"\xe2\x80\xa8\""),
+    ROW("{\"a\":[],\"b\":[{}]}"),
 };
 
 static const struct row refused[] = {
-    ROW(""), ROW(" "), ROW("\xef\xbb\xbf{}"), ROW("{"), ROW("["), ROW("]"), ROW("}"), ROW("[}"), ROW("{]"), ROW("[1,]"), ROW("[,1]"),
-    ROW("[1 2]"), ROW("[1,,2]"), ROW("{\"a\"}"), ROW("{\"a\":}"), ROW("{\"a\":1,}"), ROW("{,}"), ROW("{a:1}"), ROW("{'a':1}"),
-    ROW("{1:1}"), ROW("{\"a\" 1}"), ROW("{\"a\":1 \"b\":2}"), ROW("{\"a\"::1}"), ROW("{\"a\":1}}"), ROW("[]]"), ROW("[] x"), ROW("1 2"),
-    ROW("01"), ROW("-01"), ROW("007"), ROW("-"), ROW("+1"), ROW(".5"), ROW("1."), ROW("1.e1"), ROW("1e"), ROW("1e+"), ROW("1ee2"),
-    ROW("0x10"), ROW("1a"), ROW("Infinity"), ROW("NaN"), ROW("-Infinity"), ROW("1e400"), ROW("-1e400"), ROW("[1e309]"),
-    ROW("1e99999999999999999999"), ROW("tru"), ROW("True"), ROW("nul"), ROW("nulll"), ROW("falsey"), ROW("\"abc"), ROW("\""),
-    ROW("\"\\"), ROW("\"\\x\""), ROW("\"\\u00\""), ROW("\"\\u00g0\""), ROW("\"\\u0000\""), ROW("\"\\ud800\""), ROW("\"\\udc00\""),
-    ROW("\"\\ud800\\u0041\""), ROW("\"\\ud800\\ud800\""), ROW("\"\\ud800x\""), ROW("\"\\ud83d\\ude0\""), ROW("\"\n\""), ROW("\"\t\""),
-    ROW("\"\x01\""), ROW("\"\x1f\""), ROW("\"a\0b\""), ROW("[1]\0"), ROW("\0"), ROW("\"\x80\""), ROW("\"\xc0\x80\""), ROW("\"\xc1\xbf\""),
-    ROW("\"\xe0\x80\x80\""), ROW("\"\xed\xa0\x80\""), ROW("\"\xf0\x80\x80\x80\""), ROW("\"\xf4\x90\x80\x80\""), ROW("\"\xf5\x80\x80\x80\""),
-    ROW("\"\xff\""), ROW("\"\xc3\""), ROW("\"\xe2\x82\""), ROW("\"\xf0\x9f\x98\""), ROW("{\"a\":1,\"a\":2}"), ROW("{\"a\":1,\"\\u0061\":2}"),
-    ROW("{\"\\ud83d\\ude00\":1,\"\xf0\x9f\x98\x80\":2}"), ROW("[{\"x\":{\"b\":1,\"c\":2,\"b\":3}}]"), ROW("{\"\":1,\"\":2}"),
+    ROW(""),
+    ROW(" "),
+    ROW("\xef\xbb\xbf{}"),
+    ROW("{"),
+    ROW("["),
+    ROW("]"),
+    ROW("}"),
+    ROW("[}"),
+    ROW("{]"),
+    ROW("[1,]"),
+    ROW("[,1]"),
+    ROW("[1 2]"),
+    ROW("[1,,2]"),
+    ROW("{\"a\"}"),
+    ROW("{\"a\":}"),
+    ROW("{\"a\":1,}"),
+    ROW("{,}"),
+    ROW("{a:1}"),
+    ROW("{'a':1}"),
+    ROW("{1:1}"),
+    ROW("{\"a\" 1}"),
+    ROW("{\"a\":1 \"b\":2}"),
+    ROW("{\"a\"::1}"),
+    ROW("{\"a\":1}}"),
+    ROW("[]]"),
+    ROW("[] x"),
+    ROW("1 2"),
+    ROW("01"),
+    ROW("-01"),
+    ROW("007"),
+    ROW("-"),
+    ROW("+1"),
+    ROW(".5"),
+    ROW("1."),
+    ROW("1.e1"),
+    ROW("1e"),
+    ROW("1e+"),
+    ROW("1ee2"),
+    ROW("0x10"),
+    ROW("1a"),
+    ROW("Infinity"),
+    ROW("NaN"),
+    ROW("-Infinity"),
+    ROW("1e400"),
+    ROW("-1e400"),
+    ROW("[1e309]"),
+    ROW("1e99999999999999999999"),
+    ROW("tru"),
+    ROW("True"),
+    ROW("nul"),
+    ROW("nulll"),
+    ROW("falsey"),
+    ROW("\"abc"),
+    ROW("\""),
+    ROW("\"\\"),
+    ROW("\"\\x\""),
+    ROW("\"\\u00\""),
+    ROW("\"\\u00g0\""),
+    ROW("\"\\u0000\""),
+    ROW("\"\\ud800\""),
+    ROW("\"\\udc00\""),
+    ROW("\"\\ud800\\u0041\""),
+    ROW("\"\\ud800\\ud800\""),
+    ROW("\"\\ud800x\""),
+    ROW("\"\\ud83d\\ude0\""),
+    ROW("\"\n\""),
+    ROW("\"\t\""),
+    ROW("\"\x01\""),
+    ROW("\"\x1f\""),
+    ROW("\"a\0b\""),
+    ROW("[1]\0"),
+    ROW("\0"),
+    ROW("\"\x80\""),
+    ROW("\"\xc0\x80\""),
+    ROW("\"\xc1\xbf\""),
+    ROW("\"\xe0\x80\x80\""),
+    ROW("\"\xed\xa0\x80\""),
+    ROW("\"\xf0\x80\x80\x80\""),
+    ROW("\"\xf4\x90\x80\x80\""),
+    ROW("\"\xf5\x80\x80\x80\""),
+    ROW("\"\xff\""),
+    ROW("\"\xc3\""),
+    ROW("\"\xe2\x82\""),
+    ROW("\"\xf0\x9f\x98\""),
+    ROW("{\"a\":1,\"a\":2}"),
+    ROW("{\"a\":1,\"\\u0061\":2}"),
+    ROW("{\"\\ud83d\\ude00\":1,\"\xf0\x9f\x98\x80\":2}"),
+    ROW("[{\"x\":{\"b\":1,\"c\":2,\"b\":3}}]"),
+    ROW("{\"\":1,\"\":2}"),
     ROW("{\"\\n\":1,\"\\u000a\":2}"),
-    ROW("{\"a\":0,\"b\":0,\"c\":0,\"d\":0,\"e\":0,\"f\":0,\"g\":0,\"h\":0,\"i\":0,\"j\":0,\"c\":1}"), ROW("// x\n1"), ROW("/**/1"),
-    ROW("[1]\x0c"), ROW("[\xc2\xa0]"), ROW("[1}"), ROW("{\"a\":[}"), ROW("\"\\\0\""), ROW("[\"a\",\n4\n,1,"),
+    ROW("{\"a\":0,\"b\":0,\"c\":0,\"d\":0,\"e\":0,\"f\":0,\"g\":0,\"h\":0,\"i\":0,\"j\":0,\"c\":1}"),
+    ROW("// x\n1"),
+    ROW("/**/1"),
+    ROW("[1]\x0c"),
+    ROW("[\xc2\xa0]"),
+    ROW("[1}"),
+    ROW("{\"a\":[}"),
+    ROW("\"\\\0\""),
+    ROW("[\"a\",\n4\n,1,"),
 };
 
 static void a_table_of_texts(void **state)
@@ -148,9 +266,10 @@ static void many_and_long_names(void **state)
 static void integers_are_exact(void **state)
 {
     (void)state;
-    struct json *doc = json_parse(STR("{\"a\":[9007199254740993,{\"x\":-9223372036854775808}],\"b\":9223372036854775807,"
-                                      "\"c\":1.0,\"d\":1e3,\"e\":9223372036854775808,\"f\":-0,\"g\":\"1\",\"h\":0.25}"),
-                                  NULL);
+    struct json *doc =
+        json_parse(STR("{\"a\":[9007199254740993,{\"x\":-9223372036854775808}],\"b\":9223372036854775807,"
+                       "\"c\":1.0,\"d\":1e3,\"e\":9223372036854775808,\"f\":-0,\"g\":\"1\",\"h\":0.25}"),
+                   NULL);
     assert_non_null(doc);
     const struct json_value *root = json_root(doc), *a = json_get(root, "a");
     int64_t v = 0;
@@ -177,7 +296,8 @@ static void integers_are_exact(void **state)
 static void long_numbers_survive(void **state)
 {
     (void)state;
-    struct json *doc = json_parse(STR("[1000000000000000000000000000000000000000000000000000000000000000000000000,7]"), NULL);
+    struct json *doc = json_parse(
+        STR("[1000000000000000000000000000000000000000000000000000000000000000000000000,7]"), NULL);
     double d = 0;
     int64_t v = 0;
     assert_true(json_double(json_first(json_root(doc)), &d));
@@ -190,7 +310,8 @@ static void long_numbers_survive(void **state)
 static void typed_reads(void **state)
 {
     (void)state;
-    struct json *doc = json_parse(STR("{\"s\":\"a\\u00e9\\n\",\"t\":true,\"n\":null,\"o\":{\"S\":1},\"l\":[1,2,3]}"), NULL);
+    struct json *doc =
+        json_parse(STR("{\"s\":\"a\\u00e9\\n\",\"t\":true,\"n\":null,\"o\":{\"S\":1},\"l\":[1,2,3]}"), NULL);
     const struct json_value *root = json_root(doc);
     struct str s;
     bool b = false;
@@ -215,7 +336,8 @@ static void typed_reads(void **state)
 static void members_keep_their_source(void **state)
 {
     (void)state;
-    struct json *doc = json_parse(STR(" {\"a\" : [1, {\"m\":2}] ,\"metadata\": {\"k\": 1e2,\"l\":\"\\u0041\"} , \"z\":7}"), NULL);
+    struct json *doc = json_parse(
+        STR(" {\"a\" : [1, {\"m\":2}] ,\"metadata\": {\"k\": 1e2,\"l\":\"\\u0041\"} , \"z\":7}"), NULL);
     assert_true(str_eq(json_member_source(doc, "metadata"), STR("{\"k\": 1e2,\"l\":\"\\u0041\"}")));
     assert_true(str_eq(json_member_source(doc, "a"), STR("[1, {\"m\":2}]")));
     assert_true(str_eq(json_member_source(doc, "z"), STR("7")));
@@ -248,10 +370,14 @@ static void unknown_fields_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_table_of_texts),        cmocka_unit_test(positions_are_named),
-        cmocka_unit_test(depth_is_limited),        cmocka_unit_test(many_and_long_names),
-        cmocka_unit_test(integers_are_exact),      cmocka_unit_test(long_numbers_survive),
-        cmocka_unit_test(typed_reads),             cmocka_unit_test(members_keep_their_source),
+        cmocka_unit_test(a_table_of_texts),
+        cmocka_unit_test(positions_are_named),
+        cmocka_unit_test(depth_is_limited),
+        cmocka_unit_test(many_and_long_names),
+        cmocka_unit_test(integers_are_exact),
+        cmocka_unit_test(long_numbers_survive),
+        cmocka_unit_test(typed_reads),
+        cmocka_unit_test(members_keep_their_source),
         cmocka_unit_test(unknown_fields_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,8 +39,10 @@ static void commas_and_nesting(void **state)
     jw_key_str(&w, STR("q\"\n"));
     jw_raw(&w, STR("{\"x\":1}"));
     jw_object_end(&w);
-    expect(&b, "{\"a\":-5,\"list\":[-9223372036854775808,[],{},null],\"t\":true,\"n\":null,\"c\":null,\"q\\\"\\n\":"
-               "{\"x\":1}}");
+    expect(
+        &b,
+        "{\"a\":-5,\"list\":[-9223372036854775808,[],{},null],\"t\":true,\"n\":null,\"c\":null,\"q\\\"\\n\":"
+        "{\"x\":1}}");
     buf_deinit(&b);
 }
 
@@ -54,7 +56,8 @@ static void strings_are_escaped(void **state)
     expect(&b, "\"plain text longer than eight\\\\\\\"\\n\\r\\t\\u0001\\u001f\\u0000z\x7f\"");
     w = json_writer(&b);
     jw_str(&w, STR("\xc3\xa9\xf0\x9f\x98\x80|\x80|\xe2\x82|\xed\xa0\x80"));
-    expect(&b, "\"\xc3\xa9\xf0\x9f\x98\x80|\xef\xbf\xbd|\xef\xbf\xbd\xef\xbf\xbd|\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+    expect(&b, "\"\xc3\xa9\xf0\x9f\x98\x80|\xef\xbf\xbd|\xef\xbf\xbd\xef\xbf\xbd|"
+               "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
     w = json_writer(&b);
     jw_str(&w, STR(""));
     expect(&b, "\"\"");
@@ -83,7 +86,8 @@ static void all_bytes_pass_the_scan(void **state)
 static void doubles_read_back(void **state)
 {
     (void)state;
-    static const double values[] = {0, 0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, -2.5, 1e21, 123456789012345680};
+    static const double values[] = {0,    0.1,  1.0 / 3,           5e-324, 1.7976931348623157e308,
+                                    -2.5, 1e21, 123456789012345680};
     struct buf b;
     buf_init(&b, 4096);
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
@@ -118,8 +122,10 @@ static void ids_times_and_base64(void **state)
     jw_key(&w, "b");
     jw_base64(&w, STR("\xff\xfe"));
     jw_object_end(&w);
-    expect(&b, "{\"t\":\"1970-01-01T00:00:01.500Z\",\"z\":null,\"id\":\"inv_01020000-0000-0000-0000-000000000000\","
-               "\"b\":\"//4=\"}");
+    expect(
+        &b,
+        "{\"t\":\"1970-01-01T00:00:01.500Z\",\"z\":null,\"id\":\"inv_01020000-0000-0000-0000-000000000000\","
+        "\"b\":\"//4=\"}");
     buf_deinit(&b);
 }
 

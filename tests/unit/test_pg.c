@@ -87,7 +87,11 @@ static void on_state(void *arg, bool connected)
 
 static struct pg *open_with(struct watch *w, int max_inflight)
 {
-    struct pg_options o = {.url = server.url, .application = "test", .max_inflight = max_inflight, .on_state = on_state, .arg = w};
+    struct pg_options o = {.url = server.url,
+                           .application = "test",
+                           .max_inflight = max_inflight,
+                           .on_state = on_state,
+                           .arg = w};
     struct pg *pg = pg_open(loop, &o, NULL);
     assert_non_null(pg);
     w->stop_on_up = true;
@@ -156,7 +160,10 @@ static void types_round_trip(void **state)
     pg_put_null(p, PG_TEXT);
     pg_put_text(p, STR(""));
     struct answer a = {.also = check_types};
-    ask(pg, &a, "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ($9 at time zone 'utc')::text, '{\"a\":1}'::jsonb, $11", p);
+    ask(pg, &a,
+        "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ($9 at time zone 'utc')::text, '{\"a\":1}'::jsonb, "
+        "$11",
+        p);
     assert_int_equal(a.err.code, ERR_NONE);
     assert_int_equal(a.rows, 1);
     pg_params_free(&p);
@@ -200,7 +207,8 @@ static void arrays_unnest(void **state)
     pg_array_begin(p, PG_UUID);
     pg_array_end(p);
     struct answer a = {.also = check_arrays};
-    ask(pg, &a, "SELECT i, t, b, f, cardinality($5) FROM unnest($1, $2, $3, $4) AS x(i, t, b, f) ORDER BY i", p);
+    ask(pg, &a, "SELECT i, t, b, f, cardinality($5) FROM unnest($1, $2, $3, $4) AS x(i, t, b, f) ORDER BY i",
+        p);
     assert_string_equal(a.err.msg, "");
     assert_int_equal(a.rows, 2);
     pg_params_free(&p);
@@ -263,7 +271,8 @@ static void a_failing_commit_is_an_error(void **state)
     struct watch w = {0};
     struct pg *pg = open_with(&w, 0);
     struct answer a = {0};
-    script(pg, &a, "CREATE TABLE d (id int8 PRIMARY KEY, ref int8 REFERENCES d (id) DEFERRABLE INITIALLY DEFERRED)");
+    script(pg, &a,
+           "CREATE TABLE d (id int8 PRIMARY KEY, ref int8 REFERENCES d (id) DEFERRABLE INITIALLY DEFERRED)");
     ask(pg, &a, "INSERT INTO d VALUES (1, 99)", NULL);
     assert_int_equal(a.err.code, ERR_PG_DATA);
     assert_string_equal(a.sqlstate, "23503");
@@ -311,9 +320,11 @@ static void scripts_between_statements(void **state)
     int waiting = 5, base = order;
     a.waiting = b.waiting = c.waiting = d.waiting = e.waiting = &waiting;
     pg_query(pg, "SELECT 1::int8", NULL, 5000, on_done, &a, NULL);
-    pg_script(pg, STR("CREATE TABLE s (i int8); INSERT INTO s VALUES (41); UPDATE s SET i = i + 1"), 5000, on_done, &b, NULL);
+    pg_script(pg, STR("CREATE TABLE s (i int8); INSERT INTO s VALUES (41); UPDATE s SET i = i + 1"), 5000,
+              on_done, &b, NULL);
     pg_query(pg, "SELECT i FROM s", NULL, 5000, on_done, &c, NULL);
-    pg_script(pg, STR("INSERT INTO s VALUES (1); SELECT 1/0; INSERT INTO s VALUES (2)"), 5000, on_done, &d, NULL);
+    pg_script(pg, STR("INSERT INTO s VALUES (1); SELECT 1/0; INSERT INTO s VALUES (2)"), 5000, on_done, &d,
+              NULL);
     pg_query(pg, "SELECT count(*) FROM s", NULL, 5000, on_done, &e, NULL);
     run();
     assert_int_equal(b.order, base + 2);
@@ -335,8 +346,10 @@ static void settings_of_the_session(void **state)
     struct pg *pg = open_with(&w, 0);
     struct answer a = {.also = read_int8};
     ask(pg, &a,
-        "SELECT count(*) FROM pg_settings WHERE (name, setting) IN (('statement_timeout', '30000'), ('lock_timeout', '10000'), "
-        "('idle_in_transaction_session_timeout', '30000'), ('client_encoding', 'UTF8'), ('application_name', 'test'))",
+        "SELECT count(*) FROM pg_settings WHERE (name, setting) IN (('statement_timeout', '30000'), "
+        "('lock_timeout', '10000'), "
+        "('idle_in_transaction_session_timeout', '30000'), ('client_encoding', 'UTF8'), ('application_name', "
+        "'test'))",
         NULL);
     assert_int_equal(a.value, 5);
     pg_close(&pg);

@@ -31,8 +31,8 @@ static void server_start(void)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (freopen("/dev/null", "w", stdout) == NULL)
             _exit(126);
-        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", sock, "--save", "", "--appendonly", "no",
-               "--dir", dir, "--enable-debug-command", "yes", (char *)NULL);
+        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", sock, "--save", "",
+               "--appendonly", "no", "--dir", dir, "--enable-debug-command", "yes", (char *)NULL);
         _exit(127);
     }
     for (int i = 0; i < 1000 && access(sock, F_OK) != 0; i++) {
@@ -116,7 +116,8 @@ static void on_state(void *arg, bool connected)
 
 static struct redis *open_url(const char *to, struct watch *w, int max_pending)
 {
-    struct redis_options o = {.url = to, .name = "test", .max_pending = max_pending, .on_state = on_state, .arg = w};
+    struct redis_options o = {
+        .url = to, .name = "test", .max_pending = max_pending, .on_state = on_state, .arg = w};
     struct redis *r = redis_open(loop, &o, NULL);
     assert_non_null(r);
     w->stop_on_up = true;
@@ -127,7 +128,8 @@ static struct redis *open_url(const char *to, struct watch *w, int max_pending)
 }
 
 /* Splits words at spaces. */
-static struct redis_request *send_words(struct redis *r, const char *words, int64_t timeout_ms, struct answer *a)
+static struct redis_request *send_words(struct redis *r, const char *words, int64_t timeout_ms,
+                                        struct answer *a)
 {
     struct str argv[16], rest = str_of(words);
     int argc = 0;
@@ -372,9 +374,20 @@ static void closing_in_a_callback(void **state)
 static void urls(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "localhost", "http://x", "redis://", "redis://h:0", "redis://h:99999", "redis://h:x",
-                                      "redis://h/x", "redis://user@h", "redis://:%zz@h", "redis://[::1", "unix://rel",
-                                      "unix:///p?x=1", "rediss://h"};
+    static const char *const bad[] = {"",
+                                      "localhost",
+                                      "http://x",
+                                      "redis://",
+                                      "redis://h:0",
+                                      "redis://h:99999",
+                                      "redis://h:x",
+                                      "redis://h/x",
+                                      "redis://user@h",
+                                      "redis://:%zz@h",
+                                      "redis://[::1",
+                                      "unix://rel",
+                                      "unix:///p?x=1",
+                                      "rediss://h"};
     struct err err;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct redis_options o = {.url = bad[i]};
@@ -382,7 +395,8 @@ static void urls(void **state)
             fail_msg("accepted %s", bad[i]);
         assert_int_equal(err.code, ERR_CONFIG);
     }
-    static const char *const good[] = {"redis://127.0.0.1:1", "redis://[::1]:1/2", "redis://u:p@127.0.0.1:1/0", "redis://:p%40@localhost:1"};
+    static const char *const good[] = {"redis://127.0.0.1:1", "redis://[::1]:1/2",
+                                       "redis://u:p@127.0.0.1:1/0", "redis://:p%40@localhost:1"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct redis_options o = {.url = good[i]};
         struct redis *r = redis_open(loop, &o, &err);
@@ -505,11 +519,16 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(commands_and_replies),  cmocka_unit_test(bytes_and_many_arguments),
-        cmocka_unit_test(in_order),              cmocka_unit_test(scripts),
-        cmocka_unit_test(timeouts),              cmocka_unit_test(a_frozen_server),
-        cmocka_unit_test(a_killed_server),       cmocka_unit_test(closing_in_a_callback),
-        cmocka_unit_test(urls),                  cmocka_unit_test(user_password_and_database),
+        cmocka_unit_test(commands_and_replies),
+        cmocka_unit_test(bytes_and_many_arguments),
+        cmocka_unit_test(in_order),
+        cmocka_unit_test(scripts),
+        cmocka_unit_test(timeouts),
+        cmocka_unit_test(a_frozen_server),
+        cmocka_unit_test(a_killed_server),
+        cmocka_unit_test(closing_in_a_callback),
+        cmocka_unit_test(urls),
+        cmocka_unit_test(user_password_and_database),
         cmocka_unit_test(subscriptions),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
