@@ -1,6 +1,6 @@
 /* The link: hiredis's asynchronous context on our loop, connecting, greeting, and connecting again.
  *
- *     BACKOFF ──timer──▶ CONNECTING ──connected──▶ GREETING ──AUTH, SELECT, SETNAME answered──▶ UP
+ *     BACKOFF ──timer──▶ CONNECTING ──connected──▶ GREETING ──AUTH, SELECT, PING … answered──▶ UP
  *        ▲                    │                       │                                        │
  *        └────────────────────┴─────────── lost() ────┴────────────────────────────────────────┘
  *
@@ -222,13 +222,19 @@ static void greeted(struct redis_link *l)
     l->events.up(l->arg);
 }
 
+/* An error that means that this server does not serve us now, whichever command it answers. */
+static bool is_refusal(const redisReply *r)
+{
+    return strncmp(r->str, "LOADING", 7) == 0 || strncmp(r->str, "NOAUTH", 6) == 0;
+}
+
 static void on_greeting(redisAsyncContext *ac, void *reply, void *optional)
 {
     struct redis_link *l = ac->data;
     const redisReply *r = reply;
     if (r == NULL || l->doomed || l->closing)
         return;
-    if (r->type == REDIS_REPLY_ERROR && optional == NULL) {
+    if (r->type == REDIS_REPLY_ERROR && (optional == NULL || is_refusal(r))) {
         redis_link_doom(l, r->str);
         return;
     }
@@ -255,9 +261,10 @@ static void start_greeting(struct redis_link *l)
         greet(l, false, 2, (const char *[]){"AUTH", l->url.password});
     if (l->url.db != 0)
         greet(l, false, 2, (const char *[]){"SELECT", db});
-    /* always something, so that a server that refuses us says so; a missing right to set names does not
-     * matter */
+    /* Missing rights to these do not matter, but a server that refuses clients, or is still loading its data
+     * or wants a password (which PING tells), is not one to be connected to. */
     greet(l, true, 3, (const char *[]){"CLIENT", "SETNAME", l->name});
+    greet(l, true, 1, (const char *[]){"PING"});
 }
 
 static void on_connect(const redisAsyncContext *ac, int status)

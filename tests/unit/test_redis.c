@@ -433,6 +433,30 @@ static void user_password_and_database(void **state)
     redis_close(&r);
 }
 
+static void a_password_that_we_lack(void **state)
+{
+    (void)state;
+    struct watch w = {0}, refused = {0};
+    struct answer a;
+    struct redis *r = open_url(url, &w, 0);
+    ask(r, "CONFIG SET requirepass secret", &a);
+    struct redis_options o = {.url = url, .on_state = on_state, .arg = &refused};
+    struct redis *other = redis_open(loop, &o, NULL);
+    int waiting = 1;
+    a = (struct answer){.waiting = &waiting};
+    struct loop_timer *t = loop_timer_new(loop, stop, NULL);
+    loop_timer_start(t, 200);
+    run();
+    loop_timer_free(&t);
+    assert_int_equal(refused.ups, 0);
+    assert_non_null(send_words(other, "PING", 100, &a));
+    run();
+    assert_non_null(strstr(a.err.msg, "NOAUTH")); /* says why */
+    redis_close(&other);
+    ask(r, "CONFIG SET requirepass ", &a);
+    redis_close(&r);
+}
+
 struct inbox {
     int count, want;
     char last[64], channel[16];
@@ -529,6 +553,7 @@ int main(void)
         cmocka_unit_test(closing_in_a_callback),
         cmocka_unit_test(urls),
         cmocka_unit_test(user_password_and_database),
+        cmocka_unit_test(a_password_that_we_lack),
         cmocka_unit_test(subscriptions),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
