@@ -364,7 +364,8 @@ static void put_metrics(struct json_writer *w, const struct api *a, struct sandb
     jw_kint(w, "memUsed", usage.memory_bytes >= 0 ? usage.memory_bytes : 0);
     jw_kint(w, "memTotal", a->options->memory_bytes);
     jw_kint(w, "memCache", 0);
-    jw_kint(w, "diskUsed", 0);
+    int64_t disk = cell_disk_used(sandbox_cell(s));
+    jw_kint(w, "diskUsed", disk >= 0 ? disk : 0);
     jw_kint(w, "diskTotal", a->options->disk_bytes);
     jw_kint(w, "cpuUsedMs", usage.cpu_us >= 0 ? usage.cpu_us / 1000 : 0);
     jw_kint(w, "memoryPeakBytes", usage.memory_peak_bytes >= 0 ? usage.memory_peak_bytes : 0);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -405,6 +406,16 @@ int cell_enter(struct cell *c, const char *hostname, bool network, const char *c
 void cell_usage(const struct cell *c, struct cgroup_usage *out)
 {
     cgroups_usage(c->works->cgroups, c->name, out);
+}
+
+int64_t cell_disk_used(const struct cell *c)
+{
+    char path[64];
+    struct statvfs st;
+    snprintf(path, sizeof path, "/proc/%d/root/tmp/disk", (int)c->pid);
+    if (c->works->plan->disk_blank[0] == '\0' || statvfs(path, &st) < 0)
+        return -1;
+    return (int64_t)(st.f_blocks - st.f_bfree) * (int64_t)st.f_frsize;
 }
 
 bool cell_freeze(const struct cell *c, bool freeze)

@@ -54,6 +54,8 @@ int cell_enter(struct cell *c, const char *hostname, bool network, const char *c
 int cell_send(struct cell *c, const struct wire_writer *msg, const int *fds, int fd_count, struct err *err);
 
 void cell_usage(const struct cell *c, struct cgroup_usage *out);
+/* Bytes in use on its disk; -1: not known, or the disk is not limited. */
+int64_t cell_disk_used(const struct cell *c);
 bool cell_freeze(const struct cell *c, bool freeze);
 /* Where the overlay's upper layer can be seen, while the cell lives. */
 void cell_upper_path(const struct cell *c, char *out, size_t out_bytes);

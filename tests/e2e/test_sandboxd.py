@@ -157,6 +157,15 @@ def test_connect_and_refresh_only_extend(daemon):
         assert end() > before
 
 
+def test_metrics(daemon, box):
+    box.out("head -c 9000000 /dev/urandom > f; python3 -c 'x = bytearray(50 << 20)'")
+    (one,) = daemon.call("GET", f"/sandboxes/{box.id}/metrics").json
+    assert one["cpuCount"] == 2 and one["cpuUsedMs"] > 0 and one["oomKills"] == 0
+    assert one["memoryPeakBytes"] > 50 << 20 and one["memTotal"] == 256 << 20
+    assert 9000000 <= one["diskUsed"] < one["diskTotal"] == 64 << 20
+    assert box.id in daemon.call("GET", f"/sandboxes/metrics?sandbox_ids={box.id},nobody").json["sandboxes"]
+
+
 def test_unknown_calls(daemon, box):
     assert daemon.call("POST", f"/sandboxes/{box.id}/pause", {}).status == 501
     assert daemon.call("POST", "/v3/templates", {}).status == 501
