@@ -256,7 +256,8 @@ void reply_deinit(struct reply *r)
 void reply_print(const struct reply *r)
 {
     fwrite(r->body.data, 1, r->body.len, stdout);
-    fputc('\n', stdout);
+    if (r->body.len == 0 || r->body.data[r->body.len - 1] != '\n')
+        fputc('\n', stdout);
 }
 
 struct str reply_str(const struct json_value *object, const char *key)

@@ -118,7 +118,8 @@ static int take_record(struct invoke *in)
     return STATUS_API;
 }
 
-static int submit(struct invoke *in)
+/* wait_s 0: answer as soon as it is committed. */
+static int submit(struct invoke *in, int wait_s)
 {
     char key[400];
     struct buf body;
@@ -131,13 +132,13 @@ static int submit(struct invoke *in)
                             .body = buf_view(&body),
                             .retry = API_RETRY_BUSY};
     char prefer[32];
-    snprintf(prefer, sizeof prefer, "Prefer: wait=%d", WAIT_S);
-    if (!in->no_wait) {
+    snprintf(prefer, sizeof prefer, "Prefer: wait=%d", wait_s);
+    if (wait_s > 0) {
         q.headers[2] = prefer;
-        q.timeout_ms = WAIT_S * 1000 + MARGIN_MS;
+        q.timeout_ms = wait_s * 1000 + MARGIN_MS;
     }
     if (status == 0) {
-        cli_spin(in->cli, in->no_wait ? NULL : "running");
+        reply_deinit(&in->record);
         api_call(in->cli, &q, &in->record);
         status = take_record(in);
     }
@@ -172,15 +173,15 @@ static int wait_for_end(struct invoke *in)
     return 0;
 }
 
-/* After Ctrl-C. */
+/* After Ctrl-C. While its submission waits, the job's id is not known: the same submission under the same key
+ * tells it. */
 static int cancel(struct invoke *in)
 {
     char path[PATH_BYTES];
     cli_spin(in->cli, NULL);
     in->cli->interrupted = false;
-    if (in->id[0] == '\0') {
-        cli_error("interrupted before the answer: the job may have been accepted.\n"
-                  "The same command with --idempotency-key %s finds it.",
+    if (in->id[0] == '\0' && submit(in, 0) != 0) {
+        cli_error("the job may have been accepted; the same command with --idempotency-key %s finds it",
                   in->key != NULL ? in->key : in->key_text);
         return STATUS_INTERRUPTED;
     }
@@ -297,7 +298,8 @@ static int invoke(struct invoke *in)
     if (status != 0)
         return status;
     cli_catch_interrupt(in->cli);
-    status = submit(in);
+    cli_spin(in->cli, in->no_wait ? NULL : "running");
+    status = submit(in, in->no_wait ? 0 : WAIT_S);
     if (status == 0 && in->no_wait)
         return print_accepted(in);
     if (status == 0)

@@ -155,6 +155,30 @@ def test_interrupting_cancels(gateway):
     assert p.returncode == 1 and f"canceled {ID}".encode() in stderr
 
 
+def test_interrupting_a_submission_cancels(gateway):
+    """The id is not known yet: it is asked for under the same key."""
+    asked, release = threading.Event(), threading.Event()
+
+    def submit():
+        if asked.is_set():
+            return 202, record()
+        asked.set()
+        release.wait(20)
+        return 200, record()
+
+    gateway.answers["POST /v1/invocations"] = submit
+    gateway.answers[f"POST /v1/invocations/{ID}/cancel"] = (200, record(status="canceled"))
+    p = subprocess.Popen([BIN / "sandpiper", "invoke", "a", "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, env=env(gateway))
+    assert asked.wait(20)
+    p.send_signal(signal.SIGINT)
+    _, stderr = p.communicate(timeout=20)
+    release.set()
+    assert p.returncode == 1 and f"canceled {ID}".encode() in stderr
+    (one, body), (two, again) = gateway.submitted()
+    assert one["Idempotency-Key"] == two["Idempotency-Key"] and body == again and "Prefer" not in two
+
+
 def test_errors_say_what_to_do(gateway):
     r = cli(None, "agents", SANDPIPER_URL=f"http://127.0.0.1:{free_port()}")
     assert r.returncode == 3 and b"cannot reach http://" in r.stderr and b"deploy/quickstart" in r.stderr
