@@ -104,6 +104,7 @@ static void queue_drop(struct cell *c)
         c->first = q->next;
         for (int i = 0; i < q->fd_count; i++)
             close(q->fds[i]);
+        explicit_bzero(q->data, q->n); /* it may hold an environment */
         free(q);
     }
     c->last = &c->first;
@@ -240,6 +241,7 @@ static void flush(struct cell *c)
         c->queue_count--;
         for (int i = 0; i < q->fd_count; i++)
             close(q->fds[i]);
+        explicit_bzero(q->data, q->n); /* it may hold an environment */
         free(q);
     }
     loop_io_set(c->io, LOOP_READ);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "crypto/crypto.h"
 #include "json/writer.h"
 
 void launch_describe(struct buf *out, const struct process_spec *spec)
@@ -25,15 +26,18 @@ void launch_describe(struct buf *out, const struct process_spec *spec)
     jw_object_end(&w);
 }
 
+/* An environment may hold secrets: no copy stays behind. */
 static void put_env(struct wire_writer *w, const struct pairs *env)
 {
     for (size_t i = 0; i < env->count; i++) {
         char *pair = NULL;
         int n = asprintf(&pair, "%s=%s", env->items[i].name, env->items[i].value);
-        if (n < 0)
+        if (n < 0) {
             w->bad = true;
-        else
-            wire_put_str(w, pair, (size_t)n);
+            return;
+        }
+        wire_put_str(w, pair, (size_t)n);
+        crypto_wipe(pair, (size_t)n);
         free(pair);
     }
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "crypto/crypto.h"
 #include "launch.h"
 
 enum { READ_BUDGET = 8, MAX_CONFIG = 1 << 20 };
@@ -538,6 +539,7 @@ static int request_start(struct process *p, const struct process_spec *spec, str
     struct wire_writer *msg = sandbox_message(p->sandbox, WIRE_START);
     launch_put(msg, p->sandbox, spec);
     p->ticket = sandbox_send(p->sandbox, msg, pipes.theirs, spec->pty ? 0 : 3, on_answer, p, err);
+    crypto_wipe(msg->buf, msg->len); /* it held the environment */
     if (p->ticket == 0) {
         launch_pipes_close(&pipes);
         return -1;
