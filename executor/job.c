@@ -104,6 +104,7 @@ struct job *job_new(struct executor *x, const struct lease *lease, const struct 
         return NULL;
     }
     j->entry.prompt = str_make(j->prompt, entry->prompt_inline ? entry->prompt.n : 0);
+    j->claimed_at = wall_now();
     j->asked_at = loop_now(x->loop);
     return j;
 }

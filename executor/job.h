@@ -34,7 +34,7 @@ struct job {
     struct sandbox_request *request; /* the provider call under way */
     int64_t pid;
 
-    wall_t created_at, started_at;   /* of sandbox; of program */
+    wall_t claimed_at, started_at;   /* of the job; of its program */
     mono_t asked_at, began_at, sandbox_at;
     struct spool out, err;
 

@@ -56,7 +56,7 @@ static void fill_usage(struct job *j)
         return;
     o->has_usage = true;
     o->sandbox = str_of(j->sandbox.id);
-    o->queue_ms = (j->created_at.us - j->entry.ready.us) / 1000;
+    o->queue_ms = (j->claimed_at.us - j->entry.ready.us) / 1000;
     o->queue_ms = o->queue_ms > 0 ? o->queue_ms : 0;
     o->sandbox_start_ms = mono_ms_between(j->asked_at, j->began_at.us != 0 ? j->began_at : now);
     o->run_ms = j->began_at.us != 0 ? mono_ms_between(j->began_at, now) : 0;
@@ -326,7 +326,6 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
 {
     struct job *j = arg;
     j->request = NULL;
-    j->created_at = wall_now();
     if (f == NULL) {
         j->sandbox = *sandbox;
         j->has_sandbox = true;
