@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "base/leaks.h"
 #include "base/log.h"
 #include "boots.h"
 #include "crypto/crypto.h"
@@ -186,6 +187,7 @@ static int run(struct app *app)
     } else {
         loop_timer_start(app->schema, 0);
         loop_run(d->loop);
+        leaks_check();
     }
     app_close(app);
     return app->status;

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "base/leaks.h"
 #include "base/log.h"
 #include "crypto/crypto.h"
 #include "executor.h"
@@ -211,6 +212,7 @@ static int run(struct app *app)
     } else {
         loop_timer_start(app->schema, 0);
         loop_run(x->loop);
+        leaks_check();
     }
     app_close(app);
     return app->status;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { TAIL_BYTES = 4096 };
+
 void spool_init(struct spool *s, struct spool_budget *budget, int64_t cap)
 {
     *s = (struct spool){.budget = budget, .fd = -1, .cap = cap};
@@ -107,6 +109,20 @@ static void shorten(struct spool *s, int64_t by)
         s->budget->used -= by; /* the cut lies in the file: memory holds 16 KiB before it */
 }
 
+/* Whether the last bytes before the cut read as UTF-8: a window that begins at a character. */
+static bool tail_is_text(const struct spool *s, int64_t end)
+{
+    char window[TAIL_BYTES];
+    int64_t from = end > TAIL_BYTES ? end - TAIL_BYTES : 0;
+    int64_t n = spool_read(s, from, window, (size_t)(end - from));
+    if (n != end - from)
+        return false;
+    int64_t skip = 0;
+    while (from > 0 && skip < n && skip < 3 && ((unsigned char)window[skip] & 0xC0) == 0x80)
+        skip++;
+    return str_is_utf8(str_make(window + skip, (size_t)(n - skip)));
+}
+
 void spool_finish(struct spool *s)
 {
     char tail[4];
@@ -121,7 +137,7 @@ void spool_finish(struct spool *s)
         if ((c & 0xC0) == 0x80)
             continue; /* a continuation: its lead stands before it */
         int64_t needs = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
-        if (needs > back)
+        if (needs > back && tail_is_text(s, s->size - back))
             shorten(s, back);
         return;
     }

@@ -33,7 +33,8 @@ void spool_deinit(struct spool *s); /* closes, gives the budget back; fine twice
 /* Keeps what fits. */
 void spool_put(struct spool *s, struct str piece);
 
-/* Drops the part of a UTF-8 character that a truncation left at the very end. Call once, at the end. */
+/* Drops the part of a UTF-8 character that a truncation left at the very end, when what stands before
+ * it is text. Call once, at the end. */
 void spool_finish(struct spool *s);
 
 /* Reads up to n bytes at offset into out; the count read, -1 on failure. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "auth.h"
+#include "base/leaks.h"
 #include "base/log.h"
 #include "crypto/crypto.h"
 #include "gateway.h"
@@ -260,6 +261,7 @@ static int run(struct app *app)
     } else {
         loop_timer_start(app->schema, 0);
         loop_run(g->loop);
+        leaks_check();
     }
     app_close(app);
     return app->status;

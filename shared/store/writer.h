@@ -23,7 +23,7 @@
 enum {
     WRITER_GROUP_ROWS = 1000,
     WRITER_GROUP_BYTES = 1024 * 1024,
-    WRITER_LARGE_BYTES = 128 * 1024,
+    WRITER_LARGE_BYTES = 64 * 1024, /* not more than what rows hold inline (INV_INLINE_BYTES) */
 };
 
 struct writer;

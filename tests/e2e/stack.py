@@ -130,7 +130,7 @@ class Client:
         if key and self.key:
             h.setdefault("Authorization", f"Bearer {self.key}")
         if isinstance(body, (dict, list)):
-            body = json.dumps(body).encode()
+            body = json.dumps(body, ensure_ascii=False).encode()
             h.setdefault("Content-Type", "application/json")
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
         try:
@@ -257,7 +257,7 @@ class Stack:
                  SANDPIPER_REDIS_URL=f"unix://{self.dir}/redis.sock", SANDPIPER_SPOOL_DIR=str(self.dir),
                  E2B_API_KEY=E2B_KEY, E2B_API_URL=f"http://127.0.0.1:{self.sandboxd_port}",
                  E2B_SANDBOX_URL=f"http://127.0.0.1:{self.sandboxd_port}", NO_PROXY="127.0.0.1")
-        e.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
+        e.setdefault("ASAN_OPTIONS", "detect_leaks=1:leak_check_at_exit=0")
         e.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         e.update(self.extra)
         return e
