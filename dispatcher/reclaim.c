@@ -1,4 +1,4 @@
-/* Reclaiming. A pass each 500 ms looks at all leases; burying one dead executor is a procedure of its own, one at a
+/* Reclaiming. A pass each 100 ms looks at all leases; burying one dead executor is a procedure of its own, one at a
  * time: scan sp:live -> rows from PostgreSQL -> next attempts -> requeue -> its pending lists -> strike it off. */
 #include "reclaim.h"
 
@@ -12,7 +12,7 @@
 #include "store/sweep.h"
 #include "verdicts.h"
 
-enum { PASS_MS = 500, DEAD_MS = 2500, CALM_MS = 3000, SURE_MS = 5000, JOBS_MAX = 2000, STREAMS = 4 };
+enum { PASS_MS = 100, FRESH_MS = 1000, DEAD_MS = 2500, CALM_MS = 3000, SURE_MS = 5000, JOBS_MAX = 2000, STREAMS = 4 };
 
 struct watched {
     struct uuid boot;
@@ -347,7 +347,7 @@ static void pass(void *arg)
 bool reclaim_sure(const struct reclaim *r)
 {
     return leading_calmly(r->d->lead, SURE_MS) &&
-           mono_ms_between(r->last_pass, loop_now(r->d->loop)) < 2 * PASS_MS;
+           mono_ms_between(r->last_pass, loop_now(r->d->loop)) < FRESH_MS;
 }
 
 bool reclaim_alive(const struct reclaim *r, struct uuid boot)
