@@ -15,7 +15,7 @@ import urllib.parse
 
 import pytest
 
-from sandboxd_client import BIN, Daemon, Sandbox, free_port, in_threads, leftovers, until
+from sandboxd_client import BIN, Daemon, Sandbox, in_threads, leftovers, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
 
@@ -648,7 +648,8 @@ def test_a_hundred_at_once():
 
 def test_one_daemon_for_a_data_directory(daemon):
     other = Daemon()
-    other.dir, other.port = daemon.dir, free_port()
+    other.dir.rmdir()
+    other.dir = daemon.dir
     other.start(wait=False)
     assert other.process.wait(20) != 0
 
