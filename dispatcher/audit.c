@@ -12,7 +12,15 @@
 #include "lead.h"
 #include "store/sweep.h"
 
-enum { TICK_MS = 100, ROUND_MS = 3000, PAGE = 500, LIVE_MAX = 2000, AGE_MS = 10000, BUILD_AGE_MS = 3000, BUILDS = 100 };
+enum {
+    TICK_MS = 100,
+    ROUND_MS = 3000,
+    PAGE = 500,
+    LIVE_MAX = 2000,
+    AGE_MS = 10000,
+    BUILD_AGE_MS = 3000,
+    BUILDS = 100
+};
 
 enum audit_step { AUDIT_LOAD, AUDIT_ROWS, AUDIT_LIVE, AUDIT_BUILDS };
 
@@ -167,8 +175,8 @@ static void on_live_rows(void *arg, const struct sweep_row *rows, size_t n, cons
 }
 
 /* Only queued ones: what an executor holds it releases itself. */
-static void on_live(void *arg, struct str cursor, const struct uuid *ids, const struct queue_live *items, size_t n,
-                    const struct err *err)
+static void on_live(void *arg, struct str cursor, const struct uuid *ids, const struct queue_live *items,
+                    size_t n, const struct err *err)
 {
     struct audit *a = arg;
     struct uuid old = upto();

@@ -48,7 +48,8 @@ static void on_open(void *arg, const struct sweep_open *tenants, size_t n, const
     free(marks);
 }
 
-static void on_dead(void *arg, bool found, struct uuid boot, struct uuid low, bool fenced, const struct err *err)
+static void on_dead(void *arg, bool found, struct uuid boot, struct uuid low, bool fenced,
+                    const struct err *err)
 {
     struct boots *b = arg;
     b->running = false;

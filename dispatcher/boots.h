@@ -1,5 +1,5 @@
-/* Dead gateways: what they committed and did not hand to Redis is marked for the feeder (store/boots.c has the order
- * of proof). */
+/* Dead gateways: what they committed and did not hand to Redis is marked for the feeder (store/boots.c has
+ * the order of proof). */
 #ifndef DISPATCHER_BOOTS_H
 #define DISPATCHER_BOOTS_H
 

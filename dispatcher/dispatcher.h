@@ -1,6 +1,7 @@
-/* The dispatcher's parts as they see each other. One `dispatcher` a process; each duty is a file with one struct, a
- * `_new`, a `_free`, and a timer of its own. Duties run while this process leads (lead.h); every one of them is
- * idempotent in PostgreSQL, so two leaders are harmless. */
+/* The dispatcher's parts as they see each other. One `dispatcher` a process; each duty is a file with one
+ * struct, a
+ * `_new`, a `_free`, and a timer of its own. Duties run while this process leads (lead.h); every one of them
+ * is idempotent in PostgreSQL, so two leaders are harmless. */
 #ifndef DISPATCHER_DISPATCHER_H
 #define DISPATCHER_DISPATCHER_H
 

@@ -1,6 +1,7 @@
 /* Feeding. One round at a time:
  *
- *   TAKE (marks and windows) -> SHARE (drr) -> VISIT each granted tenant (read rows, enqueue) -> CLEAR -> rest
+ *   TAKE (marks and windows) -> SHARE (drr) -> VISIT each granted tenant (read rows, enqueue) -> CLEAR ->
+ * rest
  */
 #include "feeder.h"
 
@@ -23,7 +24,7 @@ struct fed {
     bool tail;                          /* the second look at the newest rows */
     bool seen;                          /* has a mark in this round */
     bool drained;
-    int64_t generation;                 /* of the mark when the scan in progress began */
+    int64_t generation; /* of the mark when the scan in progress began */
     int64_t round_generation;
     int32_t room, deficit, grant;
     UT_hash_handle hh;
@@ -36,9 +37,9 @@ struct feeder {
     struct fed *visiting;
     bool running;
     size_t turn;
-    int32_t limit;               /* rows asked for */
-    struct uuid page_last;       /* the last row of the page being enqueued */
-    struct uuid *ids;            /* of the entries being enqueued, in order */
+    int32_t limit;         /* rows asked for */
+    struct uuid page_last; /* the last row of the page being enqueued */
+    struct uuid *ids;      /* of the entries being enqueued, in order */
     size_t ids_n;
 };
 
@@ -113,7 +114,8 @@ static struct fed *find_or_add(struct feeder *f, int32_t tenant)
     if (t == NULL)
         return NULL;
     t->tenant = tenant;
-    for (int p = 0; p < INV_PRIORITIES; p++) /* without a low id from the mark: from where the slow pass stands */
+    for (int p = 0; p < INV_PRIORITIES;
+         p++) /* without a low id from the mark: from where the slow pass stands */
         memset(t->cursor[p].b, 0xFF, sizeof t->cursor[p].b);
     t->generation = -1;
     HASH_ADD_INT(f->tenants, tenant, t);
@@ -129,8 +131,8 @@ static void take_mark(struct feeder *f, const struct queue_backlog *b)
     t->round_generation = b->generation;
     t->room = (int32_t)f->d->settings->tenant_window - b->in_window;
     bool fresh = t->generation < 0;
-    /* A dispatcher that took over knows no cursor: the mark's low id was taken by another. Begin a day back at most:
-     * the slow pass has what is older. */
+    /* A dispatcher that took over knows no cursor: the mark's low id was taken by another. Begin a day back
+     * at most: the slow pass has what is older. */
     struct uuid low = b->has_low ? b->low : uuid_floor((wall_t){.us = wall_now().us - 86400 * 1000000LL});
     if (fresh)
         t->generation = b->generation;
@@ -160,8 +162,10 @@ static void share(struct feeder *f)
     if (rows == NULL)
         return;
     for (struct fed *t = f->tenants; t != NULL; t = t->hh.next)
-        rows[i++] = (struct drr_tenant){
-            .tenant = t->tenant, .room = t->room > 0 ? t->room : 0, .waiting = INT32_MAX, .deficit = t->deficit};
+        rows[i++] = (struct drr_tenant){.tenant = t->tenant,
+                                        .room = t->room > 0 ? t->room : 0,
+                                        .waiting = INT32_MAX,
+                                        .deficit = t->deficit};
     drr_share(rows, n, QUANTUM, BUDGET, &f->turn);
     i = 0;
     for (struct fed *t = f->tenants; t != NULL; t = t->hh.next, i++) {
@@ -350,7 +354,7 @@ static void visit(struct feeder *f)
     }
     /* A page has a few rows more than the grant: ended ones among them cost a round trip each otherwise. */
     f->limit = t->grant + 32 < PAGE_MAX ? t->grant + 32 : PAGE_MAX;
-    if (sweep_tenant(f->d->pg, t->tenant, (enum inv_priority)t->priority, t->cursor[t->priority], newest(), f->limit,
-                     DB_MS, on_rows, f) != 0)
+    if (sweep_tenant(f->d->pg, t->tenant, (enum inv_priority)t->priority, t->cursor[t->priority], newest(),
+                     f->limit, DB_MS, on_rows, f) != 0)
         leave(f);
 }

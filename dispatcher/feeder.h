@@ -1,9 +1,10 @@
-/* Feeding: what waits in PostgreSQL goes to the streams as its tenant's window has room, by deficit round robin over
- * tenants, high priority first, reading insert-only rows by id.
+/* Feeding: what waits in PostgreSQL goes to the streams as its tenant's window has room, by deficit round
+ * robin over tenants, high priority first, reading insert-only rows by id.
  *
- * A tenant is fed from the lowest id that its backlog mark names, behind one cursor a priority. A scan that reaches
- * the end is repeated once over the last TAIL_MS: ids are minted before they are committed, so a row may appear
- * behind the cursor. Only then is the mark cleared, and only if nothing was added meanwhile (generations). */
+ * A tenant is fed from the lowest id that its backlog mark names, behind one cursor a priority. A scan that
+ * reaches the end is repeated once over the last TAIL_MS: ids are minted before they are committed, so a row
+ * may appear behind the cursor. Only then is the mark cleared, and only if nothing was added meanwhile
+ * (generations). */
 #ifndef DISPATCHER_FEEDER_H
 #define DISPATCHER_FEEDER_H
 
@@ -16,7 +17,8 @@ void feeder_free(struct feeder **f);
 /* Whether the feeder will come by id by itself: its tenant has a mark and its cursor lies before it. */
 bool feeder_covers(const struct feeder *f, int32_t tenant, enum inv_priority priority, struct uuid id);
 
-/* Deals with an open row that nobody holds: canceled and expired ones are settled. True when it may be enqueued now. */
+/* Deals with an open row that nobody holds: canceled and expired ones are settled. True when it may be
+ * enqueued now. */
 bool feed_row_ready(struct dispatcher *d, const struct entry *job, bool canceling, wall_t not_before);
 
 #endif

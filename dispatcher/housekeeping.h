@@ -1,5 +1,5 @@
-/* Housekeeping in PostgreSQL, on every dispatcher, whatever Redis does: partitions for the coming days, expired
- * idempotency keys, chunks of uploads that came to nothing. */
+/* Housekeeping in PostgreSQL, on every dispatcher, whatever Redis does: partitions for the coming days,
+ * expired idempotency keys, chunks of uploads that came to nothing. */
 #ifndef DISPATCHER_HOUSEKEEPING_H
 #define DISPATCHER_HOUSEKEEPING_H
 

@@ -11,8 +11,8 @@ struct lead {
     struct dispatcher *d;
     struct loop_timer *timer;
     bool held, asking, whole;
-    mono_t until;  /* the lead is ours for sure until then */
-    mono_t calm;   /* since when Redis has answered without a loss */
+    mono_t until; /* the lead is ours for sure until then */
+    mono_t calm;  /* since when Redis has answered without a loss */
 };
 
 static void on_lead(void *arg, bool held, const struct err *err)

@@ -1,5 +1,5 @@
-/* The lead: a key in Redis that only avoids duplicate effort. Besides, when this process may act on what it sees in
- * Redis: never within 3 s after a (re)connect or a loss (DESIGN section 4). */
+/* The lead: a key in Redis that only avoids duplicate effort. Besides, when this process may act on what it
+ * sees in Redis: never within 3 s after a (re)connect or a loss (DESIGN section 4). */
 #ifndef DISPATCHER_LEAD_H
 #define DISPATCHER_LEAD_H
 

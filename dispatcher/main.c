@@ -69,10 +69,11 @@ static int open_stores(struct app *app, struct err *err)
     if ((d->pg = connect_pg(app, 8, pg_state, err)) == NULL ||
         (d->settle_pg = connect_pg(app, 1, NULL, err)) == NULL)
         return -1;
-    d->redis = redis_open(d->loop,
-                          &(struct redis_options){
-                              .url = s->redis_url, .name = "sandpiper-dispatcher", .on_state = redis_state, .arg = app},
-                          err);
+    d->redis = redis_open(
+        d->loop,
+        &(struct redis_options){
+            .url = s->redis_url, .name = "sandpiper-dispatcher", .on_state = redis_state, .arg = app},
+        err);
     if (d->redis == NULL)
         return -1;
     d->queue = queue_new(d->redis, (int)s->tenant_window);
@@ -102,7 +103,8 @@ static int open_duties(struct app *app, struct err *err)
     d->boots = boots_new(d);
     d->housekeeping = housekeeping_new(d);
     if (d->lead == NULL || d->verdicts == NULL || d->feeder == NULL || d->audit == NULL || d->watch == NULL ||
-        d->retries == NULL || d->reclaim == NULL || d->reaper == NULL || d->boots == NULL || d->housekeeping == NULL)
+        d->retries == NULL || d->reclaim == NULL || d->reaper == NULL || d->boots == NULL ||
+        d->housekeeping == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     return 0;
 }
@@ -124,7 +126,8 @@ static void on_schema(void *arg, int found, int wanted, struct uuid deployment, 
     if (!app->said_waiting && err != NULL)
         log_warn("waiting for PostgreSQL", LF_ERR(err));
     else if (!app->said_waiting)
-        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found), LF_INT("wanted", wanted));
+        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found),
+                 LF_INT("wanted", wanted));
     app->said_waiting = true;
     loop_timer_start(app->schema, RETRY_MS);
 }

@@ -41,7 +41,8 @@ static void on_destroyed(void *arg, const struct sandbox_failure *failure)
 {
     (void)arg;
     if (failure != NULL)
-        log_warn("an orphaned sandbox could not be destroyed; the next pass or its TTL will", LF_ERR(&failure->err));
+        log_warn("an orphaned sandbox could not be destroyed; the next pass or its TTL will",
+                 LF_ERR(&failure->err));
 }
 
 static void reap(struct reaper *r, const struct sandbox_listed *s)
@@ -66,7 +67,8 @@ static bool orphaned(struct reaper *r, const struct sandbox_listed *s)
            wall_now().us - s->started_at.us > YOUNG_MS * 1000LL;
 }
 
-static void on_list(void *arg, const struct sandbox_listed *items, size_t n, const struct sandbox_failure *failure)
+static void on_list(void *arg, const struct sandbox_listed *items, size_t n,
+                    const struct sandbox_failure *failure)
 {
     struct reaper *r = arg;
     size_t reaped = 0;
@@ -93,7 +95,8 @@ static void pass(void *arg)
         loop_timer_start(r->timer, 1000);
         return;
     }
-    r->listing = sandbox_list(r->d->provider, r->d->deployment, (struct uuid){0}, LIST_MS, on_list, r) != NULL;
+    r->listing =
+        sandbox_list(r->d->provider, r->d->deployment, (struct uuid){0}, LIST_MS, on_list, r) != NULL;
     if (!r->listing)
         loop_timer_start(r->timer, PASS_MS);
 }

@@ -1,5 +1,5 @@
-/* Reaping orphaned sandboxes: of this deployment, and of those only what no living executor owns. Right after an
- * executor was buried, and besides each minute. A reaped sandbox's nonce tells whose usage to write. */
+/* Reaping orphaned sandboxes: of this deployment, and of those only what no living executor owns. Right after
+ * an executor was buried, and besides each minute. A reaped sandbox's nonce tells whose usage to write. */
 #ifndef DISPATCHER_REAPER_H
 #define DISPATCHER_REAPER_H
 

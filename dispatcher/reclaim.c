@@ -1,5 +1,6 @@
-/* Reclaiming. A pass each 100 ms looks at all leases; burying one dead executor is a procedure of its own, one at a
- * time: scan sp:live -> rows from PostgreSQL -> next attempts -> requeue -> its pending lists -> strike it off. */
+/* Reclaiming. A pass each 100 ms looks at all leases; burying one dead executor is a procedure of its own,
+ * one at a time: scan sp:live -> rows from PostgreSQL -> next attempts -> requeue -> its pending lists ->
+ * strike it off. */
 #include "reclaim.h"
 
 #include <stdlib.h>
@@ -12,7 +13,15 @@
 #include "store/sweep.h"
 #include "verdicts.h"
 
-enum { PASS_MS = 100, FRESH_MS = 1000, DEAD_MS = 2500, CALM_MS = 3000, SURE_MS = 5000, JOBS_MAX = 2000, STREAMS = 4 };
+enum {
+    PASS_MS = 100,
+    FRESH_MS = 1000,
+    DEAD_MS = 2500,
+    CALM_MS = 3000,
+    SURE_MS = 5000,
+    JOBS_MAX = 2000,
+    STREAMS = 4
+};
 
 struct watched {
     struct uuid boot;
@@ -96,7 +105,8 @@ static void on_requeued(void *arg, const int8_t *verdicts, size_t n, const struc
     page_done(b);
 }
 
-/* The next attempt is on record (ours, or somebody's): the old lease goes, the job is queued if it is ours. */
+/* The next attempt is on record (ours, or somebody's): the old lease goes, the job is queued if it is ours.
+ */
 static void requeue(struct lost_job *l, bool again)
 {
     struct burial *b = l->b;
@@ -157,7 +167,8 @@ static void bury_job(struct burial *b, const struct queue_live *live, const stru
         verdict_result(v, &row->job, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
     else {
         l->again.blames = (int16_t)(row->job.blames + (ran ? 1 : 0));
-        verdict_retry(v, &row->job, "executor_lost", row->job.reruns, l->again.blames, l->again.ready, on_attempt, l);
+        verdict_retry(v, &row->job, "executor_lost", row->job.reruns, l->again.blames, l->again.ready,
+                      on_attempt, l);
     }
 }
 
@@ -186,7 +197,8 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
     page_done(b);
 }
 
-/* Builds have no row among invocations: their version still says `building`, so the audit queues them again. */
+/* Builds have no row among invocations: their version still says `building`, so the audit queues them again.
+ */
 static void drop_builds(struct burial *b)
 {
     for (size_t i = 0; i < b->n; i++)
@@ -196,8 +208,8 @@ static void drop_builds(struct burial *b)
         }
 }
 
-static void on_scanned(void *arg, struct str next, const struct uuid *ids, const struct queue_live *items, size_t n,
-                       const struct err *err)
+static void on_scanned(void *arg, struct str next, const struct uuid *ids, const struct queue_live *items,
+                       size_t n, const struct err *err)
 {
     struct burial *b = arg;
     struct uuid mine[JOBS_MAX];
@@ -301,7 +313,8 @@ static void drop_unseen(struct reclaim *r)
     }
 }
 
-static void on_executors(void *arg, const struct uuid *boots, const bool *alive, size_t n, const struct err *err)
+static void on_executors(void *arg, const struct uuid *boots, const bool *alive, size_t n,
+                         const struct err *err)
 {
     struct reclaim *r = arg;
     mono_t now = loop_now(r->d->loop);

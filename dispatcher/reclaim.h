@@ -1,9 +1,9 @@
 /* Reclaiming: jobs of executors that died.
  *
- * Dead is an executor whose lease key was missing for 2.5 s of this process's monotonic clock with Redis answering
- * throughout; after any loss or reconnect nobody is declared dead for 3 s. Its jobs are those that sp:live says it
- * owns, and the entries delivered to it that it never leased. Each gets its next attempt allocated in PostgreSQL
- * first (the fence), then goes back to its stream. */
+ * Dead is an executor whose lease key was missing for 2.5 s of this process's monotonic clock with Redis
+ * answering throughout; after any loss or reconnect nobody is declared dead for 3 s. Its jobs are those that
+ * sp:live says it owns, and the entries delivered to it that it never leased. Each gets its next attempt
+ * allocated in PostgreSQL first (the fence), then goes back to its stream. */
 #ifndef DISPATCHER_RECLAIM_H
 #define DISPATCHER_RECLAIM_H
 

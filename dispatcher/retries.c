@@ -15,8 +15,8 @@ enum { PASS_MS = 200, PAGE = 500 };
 struct retries {
     struct dispatcher *d;
     struct loop_timer *timer;
-    wall_t from;     /* where the next pass starts */
-    wall_t at;       /* the last row of the page before */
+    wall_t from; /* where the next pass starts */
+    wall_t at;   /* the last row of the page before */
     struct uuid at_id;
     bool running;
 };

@@ -1,7 +1,10 @@
 /* The dispatcher's configuration table. */
 #include "settings.h"
 
-#define ROW(key, kind, field, ...) {key, kind, offsetof(struct settings, field), __VA_ARGS__}
+#define ROW(key, kind, field, ...)                               \
+    {                                                            \
+        key, kind, offsetof(struct settings, field), __VA_ARGS__ \
+    }
 
 static const struct config_row rows[] = {
     ROW("SANDPIPER_DATABASE_URL", CONFIG_STRING, database_url, NULL, true, 0, 0,
@@ -11,7 +14,8 @@ static const struct config_row rows[] = {
     ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error"),
     ROW("SANDPIPER_TENANT_WINDOW", CONFIG_INT, tenant_window, "512", false, 1, 100000,
         "unclaimed jobs that a tenant may have on the streams; the same for all daemons"),
-    ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0, "control plane; default https://api.<domain>"),
+    ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0,
+        "control plane; default https://api.<domain>"),
     ROW("E2B_SANDBOX_URL", CONFIG_URL, e2b_sandbox_url, NULL, false, 0, 0, "data plane; default by domain"),
     ROW("E2B_DOMAIN", CONFIG_STRING, e2b_domain, "e2b.app", false, 0, 0, "E2B's domain"),
     ROW("E2B_API_KEY", CONFIG_SECRET, e2b_api_key, NULL, true, 0, 0,
@@ -20,7 +24,8 @@ static const struct config_row rows[] = {
 
 const struct config_table settings_table = {
     .daemon = "sandpiper-dispatcher",
-    .about = "Keeps the queue honest: feeds it fairly, reclaims from dead executors, repairs, retries, reaps.",
+    .about =
+        "Keeps the queue honest: feeds it fairly, reclaims from dead executors, repairs, retries, reaps.",
     .rows = rows,
     .count = sizeof rows / sizeof *rows,
 };

@@ -1,5 +1,5 @@
-/* Ends that the dispatcher writes itself, through the one settling function: canceled and expired jobs that nobody
- * runs, attempts of dead executors, usage of reaped sandboxes. */
+/* Ends that the dispatcher writes itself, through the one settling function: canceled and expired jobs that
+ * nobody runs, attempts of dead executors, usage of reaped sandboxes. */
 #ifndef DISPATCHER_VERDICTS_H
 #define DISPATCHER_VERDICTS_H
 

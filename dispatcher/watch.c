@@ -62,7 +62,8 @@ static void on_marked(void *arg, const struct err *err)
         enter(w, WATCH_HOLDING);
         return;
     }
-    log_info("rebuild: the feeder takes over", LF_INT("ms", mono_ms_between(w->lost_at, loop_now(w->d->loop))));
+    log_info("rebuild: the feeder takes over",
+             LF_INT("ms", mono_ms_between(w->lost_at, loop_now(w->d->loop))));
     enter(w, WATCH_WHOLE);
 }
 

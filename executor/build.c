@@ -1,10 +1,10 @@
-/* A build of an agent version, as a flow: a sandbox from the base template gets the archive, unpacks it, runs the
- * install step, and becomes the snapshot that invocations start from.
+/* A build of an agent version, as a flow: a sandbox from the base template gets the archive, unpacks it, runs
+ * the install step, and becomes the snapshot that invocations start from.
  *
  *   version -> fetch (archive to an unlinked file) -> create -> upload -> install -> snapshot -> finish
  *
- * The build's own failure (its install command) ends it; the provider's or ours gives it back: it stays `building`,
- * and a dispatcher queues it again, until its queue limit is over. */
+ * The build's own failure (its install command) ends it; the provider's or ours gives it back: it stays
+ * `building`, and a dispatcher queues it again, until its queue limit is over. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -61,7 +61,8 @@ enum { STEP_VERSION, STEP_FETCH, STEP_CREATE, STEP_UPLOAD, STEP_INSTALL, STEP_SN
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
     [STEP_FETCH] = {"fetch", enter_fetch, FETCH_MS, late_ours},
-    [STEP_CREATE] = {"create", enter_create, 0, late_ours}, /* the provider keeps the deadline and reconciles */
+    [STEP_CREATE] = {"create", enter_create, 0,
+                     late_ours}, /* the provider keeps the deadline and reconciles */
     [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
     [STEP_INSTALL] = {"install", enter_install, INSTALL_MS, late_install},
     [STEP_SNAPSHOT] = {"snapshot", enter_snapshot, SNAPSHOT_MS, late_ours},
@@ -200,8 +201,8 @@ static void enter_fetch(void *self)
     struct fetch *f = malloc(sizeof *f);
     INVARIANT(f != NULL); /* bounded by the builds of this process */
     *f = (struct fetch){.x = j->x, .id = j->lease.id};
-    if (agent_file_get(j->x->read, j->version.id, (int32_t)(b->have / INV_CHUNK_BYTES), STORE_MS, on_chunk, f, &err) ==
-        0)
+    if (agent_file_get(j->x->read, j->version.id, (int32_t)(b->have / INV_CHUNK_BYTES), STORE_MS, on_chunk, f,
+                       &err) == 0)
         return;
     free(f);
     give_back(j, err.msg);
@@ -261,8 +262,8 @@ static void enter_upload(void *self)
         give_back(j, "the spooled archive cannot be read");
         return;
     }
-    j->request = sandbox_write_file(j->x->provider, &j->sandbox, ARCHIVE_FILE, str_make(b->map, b->map_bytes), UPLOAD_MS,
-                                    on_uploaded, j);
+    j->request = sandbox_write_file(j->x->provider, &j->sandbox, ARCHIVE_FILE, str_make(b->map, b->map_bytes),
+                                    UPLOAD_MS, on_uploaded, j);
     if (j->request == NULL)
         give_back(j, "the provider refused an upload");
 }
@@ -321,8 +322,8 @@ static void late_install(void *self)
 static void enter_install(void *self)
 {
     static const char unpack[] =
-        "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE " --no-same-owner -C \"$HOME/agent\"; rm -f "
-        ARCHIVE_FILE "; cd \"$HOME/agent\"; ";
+        "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE
+        " --no-same-owner -C \"$HOME/agent\"; rm -f " ARCHIVE_FILE "; cd \"$HOME/agent\"; ";
     struct job *j = self;
     char script[SCRIPT_BYTES];
     snprintf(script, sizeof script, "%s%s", unpack, j->version.install);
@@ -380,7 +381,8 @@ static void on_finished(void *arg, const struct err *err)
     }
     char id[UUID_TEXT_BYTES];
     uuid_format(j->version.id, id);
-    log_info("build ended", LF_STR("version", id), LF_STR("agent", j->version.slug), LF_BOOL("ready", build_of(j)->ready));
+    log_info("build ended", LF_STR("version", id), LF_STR("agent", j->version.slug),
+             LF_BOOL("ready", build_of(j)->ready));
     recorder_release(j->x->recorder, j);
 }
 

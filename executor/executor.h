@@ -14,7 +14,7 @@
 struct executor {
     const struct settings *settings;
     struct loop *loop;
-    struct uuid boot;       /* this process's life: its consumer name and the owner of its leases */
+    struct uuid boot; /* this process's life: its consumer name and the owner of its leases */
     struct uuid deployment;
 
     struct pg *read, *write_small, *write_large;
@@ -23,12 +23,12 @@ struct executor {
     struct governor *governor;
     struct provider *provider;
 
-    struct jobs *jobs;          /* everything this process has claimed */
-    struct intake *intake;      /* invocations */
+    struct jobs *jobs;     /* everything this process has claimed */
+    struct intake *intake; /* invocations */
     struct intake *build_intake;
     struct lease_keeper *leases;
-    struct recorder *recorder;  /* outcomes on their way to PostgreSQL */
-    struct versions *versions;  /* agent versions, cached */
+    struct recorder *recorder; /* outcomes on their way to PostgreSQL */
+    struct versions *versions; /* agent versions, cached */
     struct spool_budget *spool;
 };
 

@@ -1,10 +1,12 @@
 /* Claiming. One machine:
  *
- *   IDLE -> PERMITS (governed only) -> READING -> CHECKING (fed or repeated entries, in one query) -> CLAIMING -> IDLE
+ *   IDLE -> PERMITS (governed only) -> READING -> CHECKING (fed or repeated entries, in one query) ->
+ * CLAIMING -> IDLE
  *
- * After every (re)connect the consumer's own pending list is read first: a lost reply to XREADGROUP strands entries
- * otherwise. An entry skips the check in PostgreSQL only if it is the gateway's first XADD on its first delivery.
- * COUNT is per stream: with fewer than three free slots one stream is read at a time, high priority first. */
+ * After every (re)connect the consumer's own pending list is read first: a lost reply to XREADGROUP strands
+ * entries otherwise. An entry skips the check in PostgreSQL only if it is the gateway's first XADD on its
+ * first delivery. COUNT is per stream: with fewer than three free slots one stream is read at a time, high
+ * priority first. */
 #include "intake.h"
 
 #include <stdio.h>
@@ -18,14 +20,21 @@
 enum {
     BLOCK_MS = 1000,
     RETRY_MS = 200,
-    POLL_MS = 20,       /* between single-stream rounds that found nothing */
-    READ_MAX = 128,     /* entries a stream and read */
-    TAKE_MAX = 512,     /* entries dealt with at once */
-    PENDING_MAX = 20000,/* of the own pending list: everything */
+    POLL_MS = 20,        /* between single-stream rounds that found nothing */
+    READ_MAX = 128,      /* entries a stream and read */
+    TAKE_MAX = 512,      /* entries dealt with at once */
+    PENDING_MAX = 20000, /* of the own pending list: everything */
     CHECK_MS = 5000,
 };
 
-enum intake_state { INTAKE_OFF, INTAKE_IDLE, INTAKE_PERMITS, INTAKE_READING, INTAKE_CHECKING, INTAKE_CLAIMING };
+enum intake_state {
+    INTAKE_OFF,
+    INTAKE_IDLE,
+    INTAKE_PERMITS,
+    INTAKE_READING,
+    INTAKE_CHECKING,
+    INTAKE_CLAIMING
+};
 
 /* Deliveries between reading and claiming: their own memory, the replies are gone by then. */
 struct taken {
@@ -39,11 +48,11 @@ struct intake {
     struct executor *x;
     enum entry_kind kind;
     const char *const *streams;
-    const char *one[2];       /* a single stream's list */
+    const char *one[2]; /* a single stream's list */
     int slots, next_stream;
-    struct redis *redis;      /* blocking reads only */
+    struct redis *redis; /* blocking reads only */
     enum intake_state state;
-    bool pending_first;       /* own pending list to be read */
+    bool pending_first; /* own pending list to be read */
     bool stopped;
     int permits;              /* granted, not used yet */
     struct loop_timer *timer; /* pauses */
@@ -159,7 +168,8 @@ static void on_groups(void *arg, const struct err *err)
 
 static void read_failed(struct intake *in, const struct err *err)
 {
-    bool no_group = str_starts(str_of(err->msg), STR("NOGROUP")) || str_starts(str_of(err->msg), STR("UNBLOCKED"));
+    bool no_group =
+        str_starts(str_of(err->msg), STR("NOGROUP")) || str_starts(str_of(err->msg), STR("UNBLOCKED"));
     if (no_group && !in->groups_asked)
         in->groups_asked = queue_groups_create(in->x->queue, on_groups, in) == 0;
     if (!no_group)
@@ -167,8 +177,8 @@ static void read_failed(struct intake *in, const struct err *err)
     rest(in, RETRY_MS);
 }
 
-/* Copies what is to be dealt with. Of a pending list that is what does not run here; what exceeds TAKE_MAX stays
- * pending and is read again. */
+/* Copies what is to be dealt with. Of a pending list that is what does not run here; what exceeds TAKE_MAX
+ * stays pending and is read again. */
 static void take(struct intake *in, const struct queue_delivery *items, size_t n)
 {
     in->taken = calloc(n < TAKE_MAX ? n : TAKE_MAX, sizeof *in->taken);
@@ -364,8 +374,8 @@ static void read(struct intake *in, int free_slots)
     in->one[1] = NULL;
     enter(in, INTAKE_READING);
     if (queue_read(in->redis, in->consumer, single ? in->one : in->streams,
-                   in->pending_first ? PENDING_MAX : count,
-                   single ? 0 : BLOCK_MS, in->pending_first, on_read, in, &err) != 0)
+                   in->pending_first ? PENDING_MAX : count, single ? 0 : BLOCK_MS, in->pending_first, on_read,
+                   in, &err) != 0)
         read_failed(in, &err);
 }
 

@@ -1,5 +1,5 @@
-/* Claiming: permits first, then entries, never more than fit (DESIGN section 3, step 3). Two of them in a process: one
- * for invocations, one for builds; each with a blocking connection of its own. */
+/* Claiming: permits first, then entries, never more than fit (DESIGN section 3, step 3). Two of them in a
+ * process: one for invocations, one for builds; each with a blocking connection of its own. */
 #ifndef EXECUTOR_INTAKE_H
 #define EXECUTOR_INTAKE_H
 

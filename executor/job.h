@@ -1,5 +1,5 @@
-/* A claimed job: one attempt of an invocation, or one build. Owned by the table of jobs from its claim until its
- * lease was released or lost. */
+/* A claimed job: one attempt of an invocation, or one build. Owned by the table of jobs from its claim until
+ * its lease was released or lost. */
 #ifndef EXECUTOR_JOB_H
 #define EXECUTOR_JOB_H
 
@@ -23,28 +23,28 @@ struct job {
     struct executor *x;
     enum job_phase phase;
     struct lease lease;
-    struct entry entry;      /* entry.prompt: see prompt */
-    char *prompt;            /* owned; NULL until fetched when it was not inline */
+    struct entry entry; /* entry.prompt: see prompt */
+    char *prompt;       /* owned; NULL until fetched when it was not inline */
     struct flow flow;
 
-    struct version version;  /* a copy of what is needed to run */
+    struct version version; /* a copy of what is needed to run */
     struct sandbox sandbox;
-    bool has_sandbox;        /* created and not known destroyed */
-    bool holds_permit;       /* of the governor */
+    bool has_sandbox;                /* created and not known destroyed */
+    bool holds_permit;               /* of the governor */
     struct sandbox_request *request; /* the provider call under way */
     int64_t pid;
 
-    wall_t claimed_at, started_at;   /* of the job; of its program */
+    wall_t claimed_at, started_at; /* of the job; of its program */
     mono_t asked_at, began_at, sandbox_at;
     struct spool out, err;
 
     /* How it ended, filled on the way. */
-    bool canceled;           /* the caller wants it stopped */
-    bool fenced;             /* somebody else owns the invocation now: report usage only */
+    bool canceled; /* the caller wants it stopped */
+    bool fenced;   /* somebody else owns the invocation now: report usage only */
     struct outcome outcome;
     char signal[16], message[240];
     struct buf output_copy, logs_copy; /* inline results, alive until the commit */
-    void *aux;               /* of the flow (builds) */
+    void *aux;                         /* of the flow (builds) */
     void (*free_aux)(struct job *j);
 };
 
@@ -75,6 +75,5 @@ void run_start(struct job *j);   /* run.c */
 void run_stop(struct job *j);    /* canceled or fenced: end now */
 void build_start(struct job *j); /* build.c */
 void build_stop(struct job *j);
-
 
 #endif

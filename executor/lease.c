@@ -10,8 +10,8 @@
 #include "job.h"
 
 enum {
-    BEAT_MS = 500,  /* DESIGN section 4: each 0.5 to 1 s */
-    GAP_MS = 1500,  /* this long without a beat: somebody may have thought us dead */
+    BEAT_MS = 500, /* DESIGN section 4: each 0.5 to 1 s */
+    GAP_MS = 1500, /* this long without a beat: somebody may have thought us dead */
 };
 
 struct lease_keeper {
@@ -20,7 +20,7 @@ struct lease_keeper {
     struct redis_sub *sub;
     char channel[64];
     char epoch[40];
-    mono_t last;     /* the last answered beat */
+    mono_t last; /* the last answered beat */
     bool beating, asserting;
     bool must_assert;
 };
@@ -152,8 +152,8 @@ struct lease_keeper *lease_keeper_new(struct executor *x, struct err *err)
     const char *const channels[] = {k->channel};
     k->timer = loop_timer_new(x->loop, beat, k);
     k->sub = redis_sub_open(
-        x->loop, &(struct redis_options){.url = x->settings->redis_url, .name = "sandpiper-executor-ctl"}, channels, 1,
-        on_cancel_message, k, err);
+        x->loop, &(struct redis_options){.url = x->settings->redis_url, .name = "sandpiper-executor-ctl"},
+        channels, 1, on_cancel_message, k, err);
     if (k->timer == NULL || k->sub == NULL) {
         lease_keeper_free(&k);
         return NULL;

@@ -1,8 +1,8 @@
 /* Keeping leases: the heartbeat, cancels, and asserting again after a loss (DESIGN section 4, "Leases").
  *
- * A lease is lost only when Redis names another attempt or owner; a merely missing key is put back together with the
- * running set. So a flush or an outage of Redis kills no running work, and an executor that was frozen finds itself
- * fenced when it wakes. */
+ * A lease is lost only when Redis names another attempt or owner; a merely missing key is put back together
+ * with the running set. So a flush or an outage of Redis kills no running work, and an executor that was
+ * frozen finds itself fenced when it wakes. */
 #ifndef EXECUTOR_LEASE_H
 #define EXECUTOR_LEASE_H
 

@@ -76,10 +76,11 @@ static int open_stores(struct app *app, struct err *err)
         (x->write_small = connect_pg(app, 1, NULL, err)) == NULL ||
         (x->write_large = connect_pg(app, 4, NULL, err)) == NULL)
         return -1;
-    x->redis = redis_open(x->loop,
-                          &(struct redis_options){
-                              .url = s->redis_url, .name = "sandpiper-executor", .on_state = redis_state, .arg = app},
-                          err);
+    x->redis = redis_open(
+        x->loop,
+        &(struct redis_options){
+            .url = s->redis_url, .name = "sandpiper-executor", .on_state = redis_state, .arg = app},
+        err);
     if (x->redis == NULL)
         return -1;
     x->queue = queue_new(x->redis, (int)s->tenant_window);
@@ -126,7 +127,8 @@ static void on_schema(void *arg, int found, int wanted, struct uuid deployment, 
     if (!app->said_waiting && err != NULL)
         log_warn("waiting for PostgreSQL", LF_ERR(err));
     else if (!app->said_waiting)
-        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found), LF_INT("wanted", wanted));
+        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found),
+                 LF_INT("wanted", wanted));
     app->said_waiting = true;
     loop_timer_start(app->schema, RETRY_MS);
 }

@@ -123,10 +123,11 @@ static void next_chunk(void *arg)
         return;
     }
     int64_t left = spool_of(c)->size - at;
-    int64_t n = spool_read(spool_of(c), at, c->piece, left < INV_CHUNK_BYTES ? (size_t)left : INV_CHUNK_BYTES);
+    int64_t n =
+        spool_read(spool_of(c), at, c->piece, left < INV_CHUNK_BYTES ? (size_t)left : INV_CHUNK_BYTES);
     INVARIANT(n > 0); /* an unlinked file of ours: reading it back fails only when the disk does */
-    if (blob_put(j->x->write_large, j->lease.id, c->kind, j->lease.attempt, c->chunk, str_make(c->piece, (size_t)n),
-                 CHUNK_MS, on_chunk, c, NULL) != 0)
+    if (blob_put(j->x->write_large, j->lease.id, c->kind, j->lease.attempt, c->chunk,
+                 str_make(c->piece, (size_t)n), CHUNK_MS, on_chunk, c, NULL) != 0)
         loop_timer_start(c->again, RETRY_MS);
 }
 

@@ -1,8 +1,8 @@
-/* Outcomes on their way: large outputs into blobs, the outcome into PostgreSQL, then the lease released and the
- * callers told (DESIGN section 3, step 5). Dying between any two of these loses nothing.
+/* Outcomes on their way: large outputs into blobs, the outcome into PostgreSQL, then the lease released and
+ * the callers told (DESIGN section 3, step 5). Dying between any two of these loses nothing.
  *
- * While PostgreSQL is away outcomes wait here, outputs in their spools; while Redis is away releases wait and are
- * sent again when it is back. */
+ * While PostgreSQL is away outcomes wait here, outputs in their spools; while Redis is away releases wait and
+ * are sent again when it is back. */
 #ifndef EXECUTOR_RECORDER_H
 #define EXECUTOR_RECORDER_H
 
@@ -12,8 +12,8 @@ struct recorder;
 struct recorder *recorder_new(struct executor *x);
 void recorder_free(struct recorder **r);
 
-/* Takes the job: j->outcome is filled but for output and logs, which come from its spools (results only). Frees
- * the job in the end. */
+/* Takes the job: j->outcome is filled but for output and logs, which come from its spools (results only).
+ * Frees the job in the end. */
 void recorder_put(struct recorder *r, struct job *j);
 
 /* The job ends without an outcome of ours: only its lease is released (builds; fenced jobs without usage). */

@@ -1,10 +1,11 @@
-/* One attempt of an invocation, as a flow. Reading the table is reading the feature; every way out goes through one of
- * the `end_*` functions, which decide by model/invocation.h whether the attempt's end is the invocation's.
+/* One attempt of an invocation, as a flow. Reading the table is reading the feature; every way out goes
+ * through one of the `end_*` functions, which decide by model/invocation.h whether the attempt's end is the
+ * invocation's.
  *
  *   version -> prompt -> create -> upload -> start -> run -> (recorder)
  *
- * The time limit counts from the program's start; creating has a limit of its own; time in the queue was checked at
- * the claim. */
+ * The time limit counts from the program's start; creating has a limit of its own; time in the queue was
+ * checked at the claim. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,8 @@ enum {
     STORE_MS = 30000,
     UPLOAD_MS = 60000,
     START_MS = 30000,
-    KILL_SLACK_MS = 5000,   /* the host's own kill deadline lies behind ours */
-    TTL_SLACK_MS = 60000,   /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
+    KILL_SLACK_MS = 5000,         /* the host's own kill deadline lies behind ours */
+    TTL_SLACK_MS = 60000,         /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
     PROMPT_ARG_BYTES = 64 * 1024, /* rides in Start; a larger one is uploaded */
     SCRIPT_BYTES = 2048,
 };
@@ -40,7 +41,8 @@ enum { STEP_VERSION, STEP_PROMPT, STEP_CREATE, STEP_UPLOAD, STEP_START, STEP_RUN
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
     [STEP_PROMPT] = {"prompt", enter_prompt, STORE_MS, late_ours},
-    [STEP_CREATE] = {"create", enter_create, 0, late_ours}, /* the provider keeps the deadline and reconciles */
+    [STEP_CREATE] = {"create", enter_create, 0,
+                     late_ours}, /* the provider keeps the deadline and reconciles */
     [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
     [STEP_START] = {"start", enter_start, START_MS, late_ours},
     [STEP_RUN] = {"run", enter_run, 0, late_run}, /* the invocation's own limit, set on entering */
@@ -113,7 +115,8 @@ static bool end_fenced(struct job *j)
 }
 
 /* The attempt's end, told by state; ours: the provider's or our failure. */
-static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err_code code, const char *message)
+static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err_code code,
+                        const char *message)
 {
     struct outcome *o = &j->outcome;
     bool started = j->phase == JOB_RUNNING;
@@ -196,7 +199,9 @@ void run_stop(struct job *j)
 static struct job *current(struct executor *x, struct uuid id, int step)
 {
     struct job *j = jobs_find(x->jobs, id);
-    return j != NULL && j->entry.kind == ENTRY_INVOCATION && j->phase < JOB_RECORDING && j->flow.at == step ? j : NULL;
+    return j != NULL && j->entry.kind == ENTRY_INVOCATION && j->phase < JOB_RECORDING && j->flow.at == step
+               ? j
+               : NULL;
 }
 
 static void on_version(struct executor *x, struct uuid id, const struct version *v, const struct err *err)
@@ -277,8 +282,8 @@ static void next_chunk(struct job *j)
 {
     struct err err = ERR_INIT;
     struct fetch *f = fetch_new(j);
-    if (blob_get(j->x->read, j->lease.id, BLOB_PROMPT, 0, (int32_t)(j->entry.prompt.n / INV_CHUNK_BYTES), STORE_MS,
-                 on_chunk, f, &err) == 0)
+    if (blob_get(j->x->read, j->lease.id, BLOB_PROMPT, 0, (int32_t)(j->entry.prompt.n / INV_CHUNK_BYTES),
+                 STORE_MS, on_chunk, f, &err) == 0)
         return;
     free(f);
     end_ours(j, ERR_UNAVAILABLE, err.msg);
@@ -379,16 +384,16 @@ static void enter_upload(void *self)
         flow_next(&j->flow);
         return;
     }
-    j->request =
-        sandbox_write_file(j->x->provider, &j->sandbox, PROMPT_FILE, j->entry.prompt, UPLOAD_MS, on_uploaded, j);
+    j->request = sandbox_write_file(j->x->provider, &j->sandbox, PROMPT_FILE, j->entry.prompt, UPLOAD_MS,
+                                    on_uploaded, j);
     if (j->request == NULL)
         end_ours(j, ERR_JOB_PROVIDER, "the provider refused an upload");
 }
 
 /* ---- start and run ----
  *
- * A shell puts the prompt where stdin can be redirected from, then becomes the program: exit code and signal stay
- * the program's own. The prompt rides as an argument of `sh`, which never holds a secret. */
+ * A shell puts the prompt where stdin can be redirected from, then becomes the program: exit code and signal
+ * stay the program's own. The prompt rides as an argument of `sh`, which never holds a secret. */
 
 static const char script_head[] =
     "if [ \"$1\" = arg ]; then printf %s \"$2\" >" PROMPT_FILE "; fi; cd \"$HOME/agent\" 2>/dev/null || cd; "
@@ -471,7 +476,8 @@ static void enter_start(void *self)
     }
     snprintf(script, sizeof script, "%s%s", script_head, command);
     char *prompt = arg ? str_dup(j->entry.prompt) : NULL;
-    const char *const args[] = {"-c", script, "agent", arg ? "arg" : "file", prompt != NULL ? prompt : "", NULL};
+    const char *const args[] = {"-c", script, "agent", arg ? "arg" : "file", prompt != NULL ? prompt : "",
+                                NULL};
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,

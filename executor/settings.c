@@ -1,7 +1,10 @@
 /* The executor's configuration table. */
 #include "settings.h"
 
-#define ROW(key, kind, field, ...) {key, kind, offsetof(struct settings, field), __VA_ARGS__}
+#define ROW(key, kind, field, ...)                               \
+    {                                                            \
+        key, kind, offsetof(struct settings, field), __VA_ARGS__ \
+    }
 
 static const struct config_row rows[] = {
     ROW("SANDPIPER_DATABASE_URL", CONFIG_STRING, database_url, NULL, true, 0, 0,
@@ -31,7 +34,8 @@ static const struct config_row rows[] = {
         "on SIGTERM, how long running jobs may take to end before they are handed back"),
     ROW("SANDPIPER_BASE_TEMPLATE", CONFIG_STRING, base_template, "base", false, 0, 0,
         "the template that agents are built on"),
-    ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0, "control plane; default https://api.<domain>"),
+    ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0,
+        "control plane; default https://api.<domain>"),
     ROW("E2B_SANDBOX_URL", CONFIG_URL, e2b_sandbox_url, NULL, false, 0, 0, "data plane; default by domain"),
     ROW("E2B_DOMAIN", CONFIG_STRING, e2b_domain, "e2b.app", false, 0, 0, "E2B's domain"),
     ROW("E2B_API_KEY", CONFIG_SECRET, e2b_api_key, NULL, true, 0, 0, "E2B's API key, or the sandbox host's"),

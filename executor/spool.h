@@ -1,6 +1,6 @@
-/* Output of running programs: the first SPOOL_MEMORY_BYTES in memory, the rest in an unlinked file, up to a cap; all
- * files of the process under one byte budget. What exceeds cap or budget is dropped and marked `truncated`; the
- * reader goes on draining, so that the program never blocks on it. */
+/* Output of running programs: the first SPOOL_MEMORY_BYTES in memory, the rest in an unlinked file, up to a
+ * cap; all files of the process under one byte budget. What exceeds cap or budget is dropped and marked
+ * `truncated`; the reader goes on draining, so that the program never blocks on it. */
 #ifndef EXECUTOR_SPOOL_H
 #define EXECUTOR_SPOOL_H
 
@@ -20,10 +20,10 @@ struct spool_budget {
 struct spool {
     struct spool_budget *budget;
     struct buf head;
-    int fd;           /* -1: everything is in memory */
-    int64_t size;     /* bytes kept */
+    int fd;       /* -1: everything is in memory */
+    int64_t size; /* bytes kept */
     int64_t cap;
-    int64_t seen;     /* bytes offered */
+    int64_t seen; /* bytes offered */
     bool truncated;
 };
 

@@ -21,9 +21,10 @@ struct versions;
 struct versions *versions_new(struct executor *x);
 void versions_free(struct versions **v);
 
-/* v NULL with err: could not be read; v NULL without: there is no such version. Always from the loop. The answer
- * is given even when the asker has lost interest: it looks itself up again (by id). */
-typedef void version_fn(struct executor *x, struct uuid asker, const struct version *v, const struct err *err);
+/* v NULL with err: could not be read; v NULL without: there is no such version. Always from the loop. The
+ * answer is given even when the asker has lost interest: it looks itself up again (by id). */
+typedef void version_fn(struct executor *x, struct uuid asker, const struct version *v,
+                        const struct err *err);
 void version_get(struct versions *vs, struct uuid agent, int32_t version, struct uuid asker, version_fn *fn);
 
 #endif

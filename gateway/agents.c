@@ -114,7 +114,8 @@ static void ask(struct call *c, struct str slug, struct str after, int limit, in
     }
     *s = (struct show){.c = c, .status = status, .limit = limit};
     call_enter(c);
-    if (agents_get(c->g->read, c->tenant, slug, after, limit > 0 ? limit + 1 : 1, STORE_MS, on_agents, s, &err) == 0)
+    if (agents_get(c->g->read, c->tenant, slug, after, limit > 0 ? limit + 1 : 1, STORE_MS, on_agents, s,
+                   &err) == 0)
         return;
     free(s);
     if (call_leave(c))

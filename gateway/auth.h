@@ -1,7 +1,7 @@
 /* Bearer keys: from the Authorization header to a tenant.
  *
- * Looked up by SHA-256; answers are cached for AUTH_CACHE_MS (that is how long a revoked key may still work), at
- * most AUTH_CACHE_KEYS of them. Unknown keys are not cached: each costs its caller a query. */
+ * Looked up by SHA-256; answers are cached for AUTH_CACHE_MS (that is how long a revoked key may still work),
+ * at most AUTH_CACHE_KEYS of them. Unknown keys are not cached: each costs its caller a query. */
 #ifndef GATEWAY_AUTH_H
 #define GATEWAY_AUTH_H
 

@@ -62,9 +62,12 @@ static void note_file(struct agent_tree *t, const char *path)
         const char *name;
         bool *seen;
     } files[] = {
-        {"package.json", &t->package_json}, {"requirements.txt", &t->requirements_txt},
-        {"index.js", &t->index_js},         {"main.py", &t->main_py},
-        {"run.sh", &t->run_sh},             {"agent.js", &t->agent_js},
+        {"package.json", &t->package_json},
+        {"requirements.txt", &t->requirements_txt},
+        {"index.js", &t->index_js},
+        {"main.py", &t->main_py},
+        {"run.sh", &t->run_sh},
+        {"agent.js", &t->agent_js},
         {"agent.py", &t->agent_py},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
@@ -102,7 +105,8 @@ static int read_content(struct archive *a, struct check *c, bool manifest, struc
         if (c->bytes > ARCHIVE_MAX_UNPACKED_BYTES || offset > ARCHIVE_MAX_UNPACKED_BYTES)
             return err_set(err, ERR_BAD_ARCHIVE, "the archive unpacks to more than 1 GiB");
         if (manifest && !buf_append(&c->manifest, block, n))
-            return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes", ARCHIVE_MANIFEST_BYTES);
+            return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes",
+                           ARCHIVE_MANIFEST_BYTES);
     }
     if (rc != ARCHIVE_EOF)
         return err_set(err, ERR_BAD_ARCHIVE, "the archive is damaged: %.120s", archive_error_string(a));
@@ -113,13 +117,15 @@ static int check_entry(struct archive *a, struct archive_entry *e, struct check 
 {
     const char *raw = archive_entry_pathname(e);
     if (raw == NULL || !path_ok(raw))
-        return err_set(err, ERR_BAD_ARCHIVE, "\"%.100s\" is not a path inside the archive", raw != NULL ? raw : "?");
+        return err_set(err, ERR_BAD_ARCHIVE, "\"%.100s\" is not a path inside the archive",
+                       raw != NULL ? raw : "?");
     const char *path = strip_dot(raw);
     if (++c->entries > ARCHIVE_MAX_ENTRIES)
         return err_set(err, ERR_BAD_ARCHIVE, "the archive has more than %d entries", ARCHIVE_MAX_ENTRIES);
     if (check_kind(e, path, err) != 0)
         return -1;
-    bool regular = archive_entry_filetype(e) == AE_IFREG, manifest = regular && strcmp(path, "agent.json") == 0;
+    bool regular = archive_entry_filetype(e) == AE_IFREG,
+         manifest = regular && strcmp(path, "agent.json") == 0;
     if (regular)
         note_file(&c->tree, path);
     if (manifest)
@@ -135,7 +141,8 @@ static int walk(struct archive *a, struct check *c, struct err *err)
         if (check_entry(a, e, c, err) != 0)
             return -1;
     if (rc != ARCHIVE_EOF)
-        return err_set(err, ERR_BAD_ARCHIVE, "not a tar.gz archive, or damaged: %.120s", archive_error_string(a));
+        return err_set(err, ERR_BAD_ARCHIVE, "not a tar.gz archive, or damaged: %.120s",
+                       archive_error_string(a));
     if (c->entries == 0)
         return err_set(err, ERR_BAD_ARCHIVE, "the archive is empty");
     return 0;

@@ -1,8 +1,9 @@
 /* Checking an agent's archive before anything of it is kept or run: a gzip-compressed tar, as a stream.
  *
  * Refused: absolute paths, `..`, links that lead out of the tree, devices and other special files, more than
- * ARCHIVE_MAX_ENTRIES entries, more than ARCHIVE_MAX_UNPACKED_BYTES unpacked, paths over 1,024 bytes. Runs on a worker
- * thread: it blocks on the file and touches nothing else. Memory is bounded by libarchive's buffers. */
+ * ARCHIVE_MAX_ENTRIES entries, more than ARCHIVE_MAX_UNPACKED_BYTES unpacked, paths over 1,024 bytes. Runs on
+ * a worker thread: it blocks on the file and touches nothing else. Memory is bounded by libarchive's buffers.
+ */
 #ifndef GATEWAY_BUNDLE_H
 #define GATEWAY_BUNDLE_H
 

@@ -1,7 +1,8 @@
 /* A call: one API request from authentication to its answer.
  *
- * The HTTP request may vanish at any moment (the client hangs up); the call lives until its last asynchronous work
- * has answered. So handlers hold the call, never the request: call_alive says whether anybody still listens. */
+ * The HTTP request may vanish at any moment (the client hangs up); the call lives until its last asynchronous
+ * work has answered. So handlers hold the call, never the request: call_alive says whether anybody still
+ * listens. */
 #ifndef GATEWAY_CALL_H
 #define GATEWAY_CALL_H
 
@@ -13,15 +14,15 @@
 
 struct call {
     struct gateway *g;
-    struct http_request *req;  /* NULL: the client is gone, or has its answer */
+    struct http_request *req; /* NULL: the client is gone, or has its answer */
     const struct route *route;
-    struct str arg;            /* what the route's {…} matched; a copy */
+    struct str arg; /* what the route's {…} matched; a copy */
     char arg_text[96];
-    int32_t tenant;            /* set by authentication */
+    int32_t tenant; /* set by authentication */
     struct uuid api_key;
-    int pending;               /* asynchronous work under way */
-    bool ended;                /* answered or abandoned */
-    void *data;                /* the handler's own */
+    int pending; /* asynchronous work under way */
+    bool ended;  /* answered or abandoned */
+    void *data;  /* the handler's own */
     void (*free_data)(void *data);
     void (*gone)(struct call *c); /* the client hung up: stop waiting on its behalf; may be NULL */
 };

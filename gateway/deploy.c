@@ -1,7 +1,7 @@
 /* POST /v1/agents: a new version of an agent from its archive.
  *
- *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> stored in chunks -> a version,
- *   building -> its build is queued -> 202 with the agent
+ *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> stored in chunks -> a
+ * version, building -> its build is queued -> 202 with the agent
  *
  * Memory stays constant: one piece of the body, one chunk of the file. */
 #include <fcntl.h>
@@ -31,7 +31,7 @@ struct deploy {
     int32_t chunk;
     struct uuid agent;
     int32_t version;
-    char *piece;                 /* one chunk's memory */
+    char *piece; /* one chunk's memory */
 };
 
 static void enter_check(void *self);
@@ -130,8 +130,8 @@ static void enter_keep(void *self)
     ssize_t n = pread(d->fd, d->piece, INV_CHUNK_BYTES, at);
     if (n <= 0)
         err_set(&err, ERR_IO, "the spooled archive cannot be read");
-    else if (agent_file_put(d->c->g->files, d->version_id, d->chunk, str_make(d->piece, (size_t)n), STORE_MS, on_kept,
-                            d, &err) == 0)
+    else if (agent_file_put(d->c->g->files, d->version_id, d->chunk, str_make(d->piece, (size_t)n), STORE_MS,
+                            on_kept, d, &err) == 0)
         return;
     flow_end(&d->flow, &err);
 }
@@ -172,8 +172,8 @@ static void enter_version(void *self)
 {
     struct deploy *d = self;
     struct err err;
-    if (agent_deploy(d->c->g->files, d->c->tenant, str_of(d->name), d->version_id, &d->manifest, d->bytes, d->sha256,
-                     STORE_MS, on_version, d, &err) != 0)
+    if (agent_deploy(d->c->g->files, d->c->tenant, str_of(d->name), d->version_id, &d->manifest, d->bytes,
+                     d->sha256, STORE_MS, on_version, d, &err) != 0)
         flow_end(&d->flow, &err);
 }
 
@@ -221,7 +221,8 @@ static int check_request(struct call *c, struct deploy *d, struct err *err)
                        "deploying from a git URL is not available in this version: send the archive");
     if (!http_header(c->req, "Content-Type", &type) ||
         !(str_eq_nocase(type, STR("application/gzip")) || str_eq_nocase(type, STR("application/x-gzip")) ||
-          str_eq_nocase(type, STR("application/x-tar")) || str_eq_nocase(type, STR("application/octet-stream"))))
+          str_eq_nocase(type, STR("application/x-tar")) ||
+          str_eq_nocase(type, STR("application/octet-stream"))))
         return err_set(err, ERR_MEDIA_TYPE, "send a tar.gz archive as application/gzip");
     int got = http_query_get(c->req, "name", &name, err);
     if (got > 0 && (!agent_slug_valid(name) || !str_copy(name, d->name, sizeof d->name)))

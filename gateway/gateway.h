@@ -1,5 +1,5 @@
-/* The gateway's parts as they see each other. One `gateway` a process; modules receive only what they use where that
- * is little, and this struct where they serve requests. */
+/* The gateway's parts as they see each other. One `gateway` a process; modules receive only what they use
+ * where that is little, and this struct where they serve requests. */
 #ifndef GATEWAY_GATEWAY_H
 #define GATEWAY_GATEWAY_H
 
@@ -15,21 +15,21 @@
 struct gateway {
     const struct settings *settings;
     struct loop *loop;
-    struct uuid boot;             /* this process's life */
+    struct uuid boot; /* this process's life */
     struct work_pool *pool;
     struct http_server *server;
 
-    /* PostgreSQL: reads share one connection; writers have their own (store/writer.h). All writing ones hold the
-     * boot's lock. */
+    /* PostgreSQL: reads share one connection; writers have their own (store/writer.h). All writing ones hold
+     * the boot's lock. */
     struct pg *read, *write_small, *write_large, *write_keyed, *files;
     struct redis *redis;
     struct queue *queue;
 
     struct auth *auth;
-    struct targets *targets;      /* agent slugs resolved */
+    struct targets *targets; /* agent slugs resolved */
     struct submitter *submitter;
-    struct handoff *handoff;      /* committed jobs on their way to Redis */
-    struct settler *settler;      /* cancels of jobs that nobody runs */
+    struct handoff *handoff; /* committed jobs on their way to Redis */
+    struct settler *settler; /* cancels of jobs that nobody runs */
     struct waiters *waiters;
     struct health *health;
     struct metrics metrics;

@@ -15,7 +15,7 @@ struct handoff_ticket {
     struct handoff_ticket *prev, *next;
     struct uuid id; /* zero: not known yet */
     int32_t tenant;
-    bool failed;    /* its script failed: to be marked */
+    bool failed; /* its script failed: to be marked */
 };
 
 /* Commits of one turn, going out in one script. */
@@ -33,8 +33,8 @@ struct handoff {
     struct batch *open;
     struct loop_task flush;
     struct loop_timer *keep, *clock;
-    bool kept;        /* the boot's row stands */
-    bool keeping;     /* a refresh is under way */
+    bool kept;    /* the boot's row stands */
+    bool keeping; /* a refresh is under way */
     bool skewed;
     bool marking;
     void (*finished)(void *arg);
@@ -110,7 +110,8 @@ void handoff_drop(struct handoff *h, struct handoff_ticket *t)
     free(t);
 }
 
-/* The lowest id that may not have reached Redis. Tickets are in order of ids; the floor of now bounds what comes. */
+/* The lowest id that may not have reached Redis. Tickets are in order of ids; the floor of now bounds what
+ * comes. */
 static struct uuid low(const struct handoff *h)
 {
     struct uuid floor = uuid_floor((wall_t){.us = wall_now().us - 1000});

@@ -1,7 +1,8 @@
 /* GET /v1/invocations/{id} and POST …/cancel.
  *
- * A cancel is a durable row first. A job that nobody has claimed is settled here at once; a running one is its
- * executor's, told by pub/sub and again with each heartbeat; while Redis cannot say, the dispatcher settles it. */
+ * A cancel is a durable row first. A job that nobody has claimed is settled here at once; a running one is
+ * its executor's, told by pub/sub and again with each heartbeat; while Redis cannot say, the dispatcher
+ * settles it. */
 #include "invocations.h"
 
 #include <stdlib.h>
@@ -42,7 +43,8 @@ struct cancel {
     int32_t tenant;
 };
 
-/* The caller sees the record as it is now: 200 for one that has ended, 202 while its executor has yet to stop it. */
+/* The caller sees the record as it is now: 200 for one that has ended, 202 while its executor has yet to stop
+ * it. */
 static void show(struct cancel *k)
 {
     struct call *c = k->c;

@@ -123,11 +123,11 @@ static int open_modules(struct app *app, struct err *err)
     g->handoff = handoff_new(g);
     g->waiters = waiters_new(g);
     g->pool = work_pool_new(g->loop, 2, 64);
-    g->submitter = submitter_new(g->loop, g->write_small, g->write_large, g->write_keyed, invocation_committed, g,
-                                 WRITE_BYTES);
+    g->submitter = submitter_new(g->loop, g->write_small, g->write_large, g->write_keyed,
+                                 invocation_committed, g, WRITE_BYTES);
     g->settler = settler_new(g->loop, g->files, g->files, invocation_settled, g, WRITE_BYTES);
-    if (g->queue == NULL || g->auth == NULL || g->targets == NULL || g->handoff == NULL || g->waiters == NULL ||
-        g->pool == NULL || g->submitter == NULL || g->settler == NULL)
+    if (g->queue == NULL || g->auth == NULL || g->targets == NULL || g->handoff == NULL ||
+        g->waiters == NULL || g->pool == NULL || g->submitter == NULL || g->settler == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     return 0;
 }
@@ -135,15 +135,15 @@ static int open_modules(struct app *app, struct err *err)
 static int open_server(struct app *app, struct err *err)
 {
     struct gateway *g = &app->g;
-    g->server = http_server_open(g->loop,
-                                 &(struct http_server_options){.listen = app->settings.listen,
-                                                               .app = {.on_request = router_request,
-                                                                       .on_gone = router_gone,
-                                                                       .error_body = router_error_body},
-                                                               .arg = g,
-                                                               .max_connections = (int)app->settings.max_connections,
-                                                               .reuse_port = app->settings.reuse_port},
-                                 err);
+    g->server = http_server_open(
+        g->loop,
+        &(struct http_server_options){
+            .listen = app->settings.listen,
+            .app = {.on_request = router_request, .on_gone = router_gone, .error_body = router_error_body},
+            .arg = g,
+            .max_connections = (int)app->settings.max_connections,
+            .reuse_port = app->settings.reuse_port},
+        err);
     if (g->server == NULL)
         return -1;
     char boot[UUID_TEXT_BYTES];
@@ -170,7 +170,8 @@ static void on_schema(void *arg, int found, int wanted, struct uuid deployment, 
     if (!app->said_waiting && err != NULL)
         log_warn("waiting for PostgreSQL", LF_ERR(err));
     else if (!app->said_waiting)
-        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found), LF_INT("wanted", wanted));
+        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found),
+                 LF_INT("wanted", wanted));
     app->said_waiting = true;
     loop_timer_start(app->schema, SCHEMA_RETRY_MS);
 }

@@ -1,5 +1,5 @@
-/* GET /v1/invocations/{id}/output and …/logs: the raw bytes, ranged; from the result's row when they are small,
- * streamed chunk by chunk in constant memory when they are large. */
+/* GET /v1/invocations/{id}/output and …/logs: the raw bytes, ranged; from the result's row when they are
+ * small, streamed chunk by chunk in constant memory when they are large. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,7 +152,8 @@ static void on_record(void *arg, const struct record *records, size_t n, const s
     else if (n == 0)
         call_fail_code(c, ERR_NOT_FOUND, "there is no invocation of that id");
     else if (!inv_state_ended(records[0].state))
-        call_fail_code(c, ERR_CONFLICT, "the invocation has not ended; wait for it with ?wait=N on its record");
+        call_fail_code(c, ERR_CONFLICT,
+                       "the invocation has not ended; wait for it with ?wait=N on its record");
     else
         send(o, &records[0]);
 }

@@ -57,9 +57,10 @@ static void write_error(struct json_writer *w, const struct record *r)
     }
     jw_object(w);
     jw_kstr(w, "code", r->error_code);
-    jw_kstr(w, "message", r->error_message.n > 0
-                              ? r->error_message
-                              : str_of(err_public_text(err_code_from_name(r->error_code.p, r->error_code.n))));
+    jw_kstr(w, "message",
+            r->error_message.n > 0
+                ? r->error_message
+                : str_of(err_public_text(err_code_from_name(r->error_code.p, r->error_code.n))));
     jw_object_end(w);
 }
 

@@ -1,7 +1,10 @@
 /* The gateway's configuration table. */
 #include "settings.h"
 
-#define ROW(key, kind, field, ...) {key, kind, offsetof(struct settings, field), __VA_ARGS__}
+#define ROW(key, kind, field, ...)                               \
+    {                                                            \
+        key, kind, offsetof(struct settings, field), __VA_ARGS__ \
+    }
 
 static const struct config_row rows[] = {
     ROW("SANDPIPER_GATEWAY_LISTEN", CONFIG_LISTEN, listen, "127.0.0.1:8080", false, 0, 0,

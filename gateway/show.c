@@ -1,7 +1,8 @@
 /* Answering with an invocation's record. One `show` a call, kept as the call's data:
  *
  *   (wait first) -> fetch -> ended: answer
- *                         -> open and to be waited for: wait (the waiter was added before the fetch) -> told: answer
+ *                         -> open and to be waited for: wait (the waiter was added before the fetch) -> told:
+ * answer
  *                         -> open: live state -> answer
  */
 #include "show.h"

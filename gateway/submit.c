@@ -38,18 +38,19 @@ static void submit_free(void *data)
 
 /* ---- the body's fields ---- */
 
-static const char *const known_fields[] = {"agent",   "prompt", "timeout_s", "priority",   "metadata", "retry",
-                                           "queue_timeout_s", "webhook", "not_before", "env", "files", NULL};
+static const char *const known_fields[] = {"agent",      "prompt", "timeout_s",       "priority",
+                                           "metadata",   "retry",  "queue_timeout_s", "webhook",
+                                           "not_before", "env",    "files",           NULL};
 static const char *const coming_fields[] = {"webhook", "not_before", "env", "files"};
 
-static int read_whole(const struct json *doc, const struct json_value *v, const char *name, int64_t min, int64_t max,
-                      int64_t *out, struct err *err)
+static int read_whole(const struct json *doc, const struct json_value *v, const char *name, int64_t min,
+                      int64_t max, int64_t *out, struct err *err)
 {
     if (v == NULL)
         return 0;
     if (!json_int(doc, v, out) || *out < min || *out > max)
-        return err_set(err, ERR_BAD_FIELD, "%s must be a whole number from %lld to %lld", name, (long long)min,
-                       (long long)max);
+        return err_set(err, ERR_BAD_FIELD, "%s must be a whole number from %lld to %lld", name,
+                       (long long)min, (long long)max);
     return 0;
 }
 
@@ -61,8 +62,8 @@ static int read_prompt(struct submit *s, const struct json_value *root, struct e
     if (!json_str(v, &s->sub.prompt))
         return err_set(err, ERR_BAD_FIELD, "prompt must be a string");
     if (s->sub.prompt.n > INV_PROMPT_MAX_BYTES)
-        return err_set(err, ERR_PROMPT_TOO_LARGE, "the prompt has %zu bytes; the limit is %d", s->sub.prompt.n,
-                       INV_PROMPT_MAX_BYTES);
+        return err_set(err, ERR_PROMPT_TOO_LARGE, "the prompt has %zu bytes; the limit is %d",
+                       s->sub.prompt.n, INV_PROMPT_MAX_BYTES);
     return 0;
 }
 
@@ -129,7 +130,8 @@ static int read_retry(struct submit *s, const struct json_value *root, struct er
         return err_set(err, ERR_BAD_FIELD, "retry must be an object");
     if (json_known_fields(v, known, err) != 0)
         return err_wrap(err, "retry");
-    if (read_whole(s->doc, json_get(v, "max_attempts"), "retry.max_attempts", 1, INV_MAX_ATTEMPTS, &max, err) != 0)
+    if (read_whole(s->doc, json_get(v, "max_attempts"), "retry.max_attempts", 1, INV_MAX_ATTEMPTS, &max,
+                   err) != 0)
         return -1;
     s->sub.max_attempts = (int16_t)max;
     if (on == NULL)
@@ -142,10 +144,10 @@ static int read_retry(struct submit *s, const struct json_value *root, struct er
 static int read_limits(struct submit *s, const struct json_value *root, struct err *err)
 {
     int64_t timeout = 0, queue = INV_QUEUE_TIMEOUT_DEFAULT_MS / 1000;
-    if (read_whole(s->doc, json_get(root, "timeout_s"), "timeout_s", 1, INV_TIMEOUT_MAX_MS / 1000, &timeout, err) !=
-            0 ||
-        read_whole(s->doc, json_get(root, "queue_timeout_s"), "queue_timeout_s", 1, INV_QUEUE_TIMEOUT_MAX_MS / 1000,
-                   &queue, err) != 0)
+    if (read_whole(s->doc, json_get(root, "timeout_s"), "timeout_s", 1, INV_TIMEOUT_MAX_MS / 1000, &timeout,
+                   err) != 0 ||
+        read_whole(s->doc, json_get(root, "queue_timeout_s"), "queue_timeout_s", 1,
+                   INV_QUEUE_TIMEOUT_MAX_MS / 1000, &queue, err) != 0)
         return -1;
     s->sub.timeout_ms = (int32_t)(timeout * 1000); /* 0: the agent's, or the system's */
     s->sub.queue_timeout_ms = queue * 1000;
@@ -184,7 +186,8 @@ static int read_key(struct submit *s, struct err *err)
         return err_set(err, ERR_BAD_HEADER, "Idempotency-Key must have 1 to 255 characters");
     for (size_t i = 0; i < key.n; i++)
         if (key.p[i] < 0x20 || key.p[i] > 0x7E || key.p[i] == '"')
-            return err_set(err, ERR_BAD_HEADER, "Idempotency-Key may hold printable ASCII without quotes only");
+            return err_set(err, ERR_BAD_HEADER,
+                           "Idempotency-Key may hold printable ASCII without quotes only");
     s->key = str_dup(key);
     if (s->key == NULL)
         return err_set(err, ERR_OVERLOADED, "no memory");
@@ -206,11 +209,13 @@ static int check_type(struct call *c, struct err *err)
 {
     struct str type;
     if (!http_header(c->req, "Content-Type", &type))
-        return 0; /* what curl -d and many clients leave out or get wrong is only checked when it is another format */
+        return 0; /* what curl -d and many clients leave out or get wrong is only checked when it is another
+                     format */
     struct str rest = type, media;
     str_split(&rest, ';', &media);
     media = str_trim(media);
-    if (str_eq_nocase(media, STR("application/json")) || str_eq_nocase(media, STR("application/x-www-form-urlencoded")))
+    if (str_eq_nocase(media, STR("application/json")) ||
+        str_eq_nocase(media, STR("application/x-www-form-urlencoded")))
         return 0;
     return err_set(err, ERR_MEDIA_TYPE, "the body must be application/json");
 }
@@ -287,8 +292,7 @@ void invocation_committed(void *arg, struct submission *sub, const struct err *e
         struct entry e = entry_of(sub);
         handoff_commit(g->handoff, s->ticket, &e);
         metric_add(&g->metrics.row[M_SUBMITTED], 1);
-        metric_observe(&g->metrics.row[M_COMMIT_SECONDS],
-                       (double)(loop_now(g->loop).us - s->began.us) / 1e6);
+        metric_observe(&g->metrics.row[M_COMMIT_SECONDS], (double)(loop_now(g->loop).us - s->began.us) / 1e6);
     } else if (err != NULL && err->code == ERR_OUTCOME_UNKNOWN) {
         struct entry e = entry_of(sub); /* perhaps committed: a stray entry is found out when it is claimed */
         e.prompt_inline = false;

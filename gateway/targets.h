@@ -1,5 +1,5 @@
-/* Which agent version a submission means: slugs resolved, answers cached for a second (so a new version serves
- * within a second everywhere), at most TARGET_CACHE of them; agents that cannot run are not cached. */
+/* Which agent version a submission means: slugs resolved, answers cached for a second (so a new version
+ * serves within a second everywhere), at most TARGET_CACHE of them; agents that cannot run are not cached. */
 #ifndef GATEWAY_TARGETS_H
 #define GATEWAY_TARGETS_H
 

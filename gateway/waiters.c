@@ -33,8 +33,8 @@ struct waiters {
     struct uuid told[FETCH_KEYS]; /* ids to fetch next */
     size_t told_n;
     bool fetching;
-    bool reread;            /* all ids are to be looked at */
-    struct uuid reread_at;  /* the id after which the next page begins; zero: the first */
+    bool reread;           /* all ids are to be looked at */
+    struct uuid reread_at; /* the id after which the next page begins; zero: the first */
     struct loop_task turn;
     struct loop_timer *tick;
 };
@@ -118,7 +118,8 @@ static struct waited *find_or_add(struct waiters *w, struct uuid id, int32_t ten
     return on;
 }
 
-struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int64_t ms, waiter_fn *fn, void *arg)
+struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int64_t ms, waiter_fn *fn,
+                          void *arg)
 {
     struct waiter *waiter = calloc(1, sizeof *waiter);
     struct loop_timer *timer = waiter != NULL ? loop_timer_new(w->g->loop, on_time, waiter) : NULL;
@@ -161,7 +162,8 @@ static void tell(struct waiters *w, const struct record *record, int metric)
     }
 }
 
-static void ended(struct waiters *w, const struct record *records, size_t n, const struct err *err, int metric)
+static void ended(struct waiters *w, const struct record *records, size_t n, const struct err *err,
+                  int metric)
 {
     w->fetching = false;
     if (err != NULL)

@@ -1,7 +1,7 @@
 /* Callers that wait for outcomes, by invocation id.
  *
- * Told by `sp:done` (ids looked up here, bodies fetched in one query), and besides by re-reading all outstanding
- * ids every 2 s and after each (re)connect: a lost message costs latency, never a hang. */
+ * Told by `sp:done` (ids looked up here, bodies fetched in one query), and besides by re-reading all
+ * outstanding ids every 2 s and after each (re)connect: a lost message costs latency, never a hang. */
 #ifndef GATEWAY_WAITERS_H
 #define GATEWAY_WAITERS_H
 
@@ -18,7 +18,8 @@ struct waiters *waiters_new(struct gateway *g);
 void waiters_free(struct waiters **w);
 
 /* Waits at most ms. NULL without memory. Add it before looking whether the invocation has ended already. */
-struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int64_t ms, waiter_fn *fn, void *arg);
+struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int64_t ms, waiter_fn *fn,
+                          void *arg);
 void waiter_remove(struct waiter **waiter);
 
 /* A message of sp:done; and: the subscription is (back) up. */

@@ -1,7 +1,8 @@
 /* A growing byte buffer with a cap.
  *
  * Anything whose size a peer decides goes through one of these. Going over the cap, or running out of memory,
- * sets a sticky `failed` flag and appends nothing more; so a sequence of appends is checked once, at its end. */
+ * sets a sticky `failed` flag and appends nothing more; so a sequence of appends is checked once, at its end.
+ */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
@@ -13,11 +14,11 @@
 #include "base/str.h"
 
 struct buf {
-    char *data;   /* owned; NULL while empty; not NUL-ended (see buf_cstr) */
-    size_t len;   /* bytes in use */
-    size_t cap;   /* bytes allocated */
-    size_t max;   /* the cap on len */
-    bool failed;  /* sticky: an append did not fit */
+    char *data;  /* owned; NULL while empty; not NUL-ended (see buf_cstr) */
+    size_t len;  /* bytes in use */
+    size_t cap;  /* bytes allocated */
+    size_t max;  /* the cap on len */
+    bool failed; /* sticky: an append did not fit */
 };
 
 /* A buffer that holds at most max bytes. Allocates nothing yet. */

@@ -86,7 +86,8 @@ bool wall_parse(struct str s, wall_t *out)
     bool ok = digits(s, &at, 4, &tm.tm_year) && expect(s, &at, "-") && digits(s, &at, 2, &tm.tm_mon) &&
               expect(s, &at, "-") && digits(s, &at, 2, &tm.tm_mday) && expect(s, &at, "Tt ") &&
               digits(s, &at, 2, &tm.tm_hour) && expect(s, &at, ":") && digits(s, &at, 2, &tm.tm_min) &&
-              expect(s, &at, ":") && digits(s, &at, 2, &tm.tm_sec) && fraction(s, &at, &us) && offset(s, &at, &off);
+              expect(s, &at, ":") && digits(s, &at, 2, &tm.tm_sec) && fraction(s, &at, &us) &&
+              offset(s, &at, &off);
     if (!ok || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
         tm.tm_min > 59 || tm.tm_sec > 60)
         return false;

@@ -85,6 +85,7 @@ enum err_code err_code_from_name(const char *name, size_t n)
 
 void err_bug(const char *file, int line, const char *what)
 {
-    fprintf(stderr, "{\"level\":\"fatal\",\"msg\":\"bug\",\"at\":\"%s:%d\",\"what\":\"%s\"}\n", file, line, what);
+    fprintf(stderr, "{\"level\":\"fatal\",\"msg\":\"bug\",\"at\":\"%s:%d\",\"what\":\"%s\"}\n", file, line,
+            what);
     abort();
 }

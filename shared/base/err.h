@@ -2,7 +2,8 @@
  *
  * A row is: symbol, stable code (what callers see and scripts match), HTTP status, retry class, public text.
  * To add an error, add a row; the documentation and the problem+json answers come from it.
- * Expected outcomes are return values; an `err` says that something failed and whether trying again can help. */
+ * Expected outcomes are return values; an `err` says that something failed and whether trying again can help.
+ */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
@@ -16,63 +17,68 @@ enum err_retry {
     RETRY_CHECK, /* the effect may have happened: look before trying again */
 };
 
-#define ERR_TABLE(X) \
-    X(ERR_NONE, "ok", 200, RETRY_NEVER, "No error.") \
-    /* the caller's request */ \
-    X(ERR_BAD_REQUEST, "bad_request", 400, RETRY_NEVER, "The request is malformed.") \
-    X(ERR_BAD_JSON, "invalid_json", 400, RETRY_NEVER, "The body is not valid JSON.") \
-    X(ERR_BAD_FIELD, "invalid_field", 400, RETRY_NEVER, "A field has an unusable value.") \
-    X(ERR_UNKNOWN_FIELD, "unknown_field", 400, RETRY_NEVER, "The body has a field that is not known.") \
-    X(ERR_MISSING_FIELD, "missing_field", 400, RETRY_NEVER, "A required field is missing.") \
-    X(ERR_UNSUPPORTED, "unsupported_feature", 400, RETRY_NEVER, "This feature is not available in this version.") \
-    X(ERR_BAD_HEADER, "invalid_header", 400, RETRY_NEVER, "A request header has an unusable value.") \
-    X(ERR_BAD_QUERY, "invalid_query", 400, RETRY_NEVER, "A query parameter has an unusable value.") \
-    X(ERR_BAD_ARCHIVE, "invalid_archive", 400, RETRY_NEVER, "The archive cannot be used.") \
-    X(ERR_BAD_MANIFEST, "invalid_manifest", 400, RETRY_NEVER, "agent.json cannot be used.") \
-    X(ERR_UNAUTHORIZED, "unauthorized", 401, RETRY_NEVER, "A valid API key is required.") \
-    X(ERR_FORBIDDEN, "forbidden", 403, RETRY_NEVER, "The API key does not allow this.") \
-    X(ERR_NOT_FOUND, "not_found", 404, RETRY_NEVER, "There is no such resource.") \
-    X(ERR_AGENT_NOT_FOUND, "agent_not_found", 404, RETRY_NEVER, "There is no agent of that name.") \
-    X(ERR_METHOD, "method_not_allowed", 405, RETRY_NEVER, "The resource does not have this method.") \
-    X(ERR_REQUEST_TIMEOUT, "request_timeout", 408, RETRY_LATER, "The request did not arrive in time.") \
-    X(ERR_AGENT_NOT_READY, "agent_not_ready", 409, RETRY_LATER, "The agent has no version that is ready.") \
-    X(ERR_CONFLICT, "conflict", 409, RETRY_NEVER, "The resource is in another state.") \
-    X(ERR_BODY_TOO_LARGE, "body_too_large", 413, RETRY_NEVER, "The body exceeds the limit.") \
-    X(ERR_PROMPT_TOO_LARGE, "prompt_too_large", 413, RETRY_NEVER, "The prompt exceeds the limit.") \
-    X(ERR_METADATA_TOO_LARGE, "metadata_too_large", 413, RETRY_NEVER, "The metadata exceeds the limit.") \
-    X(ERR_URI_TOO_LONG, "uri_too_long", 414, RETRY_NEVER, "The request target exceeds the limit.") \
+#define ERR_TABLE(X)                                                                                         \
+    X(ERR_NONE, "ok", 200, RETRY_NEVER, "No error.")                                                         \
+    /* the caller's request */                                                                               \
+    X(ERR_BAD_REQUEST, "bad_request", 400, RETRY_NEVER, "The request is malformed.")                         \
+    X(ERR_BAD_JSON, "invalid_json", 400, RETRY_NEVER, "The body is not valid JSON.")                         \
+    X(ERR_BAD_FIELD, "invalid_field", 400, RETRY_NEVER, "A field has an unusable value.")                    \
+    X(ERR_UNKNOWN_FIELD, "unknown_field", 400, RETRY_NEVER, "The body has a field that is not known.")       \
+    X(ERR_MISSING_FIELD, "missing_field", 400, RETRY_NEVER, "A required field is missing.")                  \
+    X(ERR_UNSUPPORTED, "unsupported_feature", 400, RETRY_NEVER,                                              \
+      "This feature is not available in this version.")                                                      \
+    X(ERR_BAD_HEADER, "invalid_header", 400, RETRY_NEVER, "A request header has an unusable value.")         \
+    X(ERR_BAD_QUERY, "invalid_query", 400, RETRY_NEVER, "A query parameter has an unusable value.")          \
+    X(ERR_BAD_ARCHIVE, "invalid_archive", 400, RETRY_NEVER, "The archive cannot be used.")                   \
+    X(ERR_BAD_MANIFEST, "invalid_manifest", 400, RETRY_NEVER, "agent.json cannot be used.")                  \
+    X(ERR_UNAUTHORIZED, "unauthorized", 401, RETRY_NEVER, "A valid API key is required.")                    \
+    X(ERR_FORBIDDEN, "forbidden", 403, RETRY_NEVER, "The API key does not allow this.")                      \
+    X(ERR_NOT_FOUND, "not_found", 404, RETRY_NEVER, "There is no such resource.")                            \
+    X(ERR_AGENT_NOT_FOUND, "agent_not_found", 404, RETRY_NEVER, "There is no agent of that name.")           \
+    X(ERR_METHOD, "method_not_allowed", 405, RETRY_NEVER, "The resource does not have this method.")         \
+    X(ERR_REQUEST_TIMEOUT, "request_timeout", 408, RETRY_LATER, "The request did not arrive in time.")       \
+    X(ERR_AGENT_NOT_READY, "agent_not_ready", 409, RETRY_LATER, "The agent has no version that is ready.")   \
+    X(ERR_CONFLICT, "conflict", 409, RETRY_NEVER, "The resource is in another state.")                       \
+    X(ERR_BODY_TOO_LARGE, "body_too_large", 413, RETRY_NEVER, "The body exceeds the limit.")                 \
+    X(ERR_PROMPT_TOO_LARGE, "prompt_too_large", 413, RETRY_NEVER, "The prompt exceeds the limit.")           \
+    X(ERR_METADATA_TOO_LARGE, "metadata_too_large", 413, RETRY_NEVER, "The metadata exceeds the limit.")     \
+    X(ERR_URI_TOO_LONG, "uri_too_long", 414, RETRY_NEVER, "The request target exceeds the limit.")           \
     X(ERR_MEDIA_TYPE, "unsupported_media_type", 415, RETRY_NEVER, "The content type is not supported here.") \
-    X(ERR_RANGE, "range_not_satisfiable", 416, RETRY_NEVER, "The range lies outside the content.") \
-    X(ERR_EXPECTATION, "expectation_failed", 417, RETRY_NEVER, "The expectation cannot be met.") \
-    X(ERR_IDEMPOTENCY_MISMATCH, "idempotency_key_reused", 422, RETRY_NEVER, \
-      "The Idempotency-Key was used with another request.") \
-    X(ERR_TOO_MANY, "too_many_requests", 429, RETRY_LATER, "A limit is reached; try again later.") \
-    X(ERR_HEADERS_TOO_LARGE, "headers_too_large", 431, RETRY_NEVER, "The headers exceed the limit.") \
-    /* our side */ \
-    X(ERR_INTERNAL, "internal_error", 500, RETRY_CHECK, "Something failed on our side.") \
-    X(ERR_UNAVAILABLE, "unavailable", 503, RETRY_LATER, "A dependency is not available; try again later.") \
-    X(ERR_OVERLOADED, "overloaded", 503, RETRY_LATER, "The server is at its limit; try again later.") \
-    X(ERR_OUTCOME_UNKNOWN, "outcome_unknown", 503, RETRY_CHECK, \
-      "Whether the request was committed is not known; look at the location given.") \
-    X(ERR_CLOCK_SKEW, "clock_skew", 503, RETRY_LATER, "This server's clock is off; it refuses to accept work.") \
-    /* libraries: never shown to callers as they are */ \
-    X(ERR_TIMEOUT, "timeout", 504, RETRY_CHECK, "A deadline passed.") \
-    X(ERR_CANCELED, "canceled", 500, RETRY_NEVER, "The operation was withdrawn.") \
-    X(ERR_NO_MEMORY, "no_memory", 503, RETRY_LATER, "There is not enough memory.") \
-    X(ERR_LIMIT, "limit_exceeded", 413, RETRY_NEVER, "A size limit is exceeded.") \
-    X(ERR_CONFIG, "invalid_configuration", 500, RETRY_NEVER, "The configuration cannot be used.") \
-    X(ERR_IO, "io_error", 503, RETRY_LATER, "Input or output failed.") \
-    X(ERR_PROTOCOL, "protocol_error", 502, RETRY_CHECK, "A peer broke its protocol.") \
-    X(ERR_PG_DATA, "data_error", 400, RETRY_NEVER, "The database refused a value.") \
-    X(ERR_PG, "database_error", 503, RETRY_LATER, "The database refused or failed.") \
-    X(ERR_REDIS, "redis_error", 503, RETRY_LATER, "Redis refused or failed.") \
-    /* what an invocation's record carries in error.code */ \
-    X(ERR_JOB_OUT_OF_MEMORY, "out_of_memory", 200, RETRY_NEVER, "The sandbox ran out of memory.") \
-    X(ERR_JOB_RUN_TIMEOUT, "run_timeout", 200, RETRY_NEVER, "The program exceeded its time limit.") \
-    X(ERR_JOB_QUEUE_TIMEOUT, "queue_timeout", 200, RETRY_NEVER, "The job did not start within its queue limit.") \
-    X(ERR_JOB_PROVIDER, "provider_failed", 200, RETRY_NEVER, "The sandbox provider failed and the retries are spent.") \
-    X(ERR_JOB_SANDBOX_LOST, "sandbox_lost", 200, RETRY_NEVER, "The sandbox was lost and the re-runs are spent.") \
-    X(ERR_JOB_POISON, "poison", 200, RETRY_NEVER, "The job brought executors down and is not tried again.") \
+    X(ERR_RANGE, "range_not_satisfiable", 416, RETRY_NEVER, "The range lies outside the content.")           \
+    X(ERR_EXPECTATION, "expectation_failed", 417, RETRY_NEVER, "The expectation cannot be met.")             \
+    X(ERR_IDEMPOTENCY_MISMATCH, "idempotency_key_reused", 422, RETRY_NEVER,                                  \
+      "The Idempotency-Key was used with another request.")                                                  \
+    X(ERR_TOO_MANY, "too_many_requests", 429, RETRY_LATER, "A limit is reached; try again later.")           \
+    X(ERR_HEADERS_TOO_LARGE, "headers_too_large", 431, RETRY_NEVER, "The headers exceed the limit.")         \
+    /* our side */                                                                                           \
+    X(ERR_INTERNAL, "internal_error", 500, RETRY_CHECK, "Something failed on our side.")                     \
+    X(ERR_UNAVAILABLE, "unavailable", 503, RETRY_LATER, "A dependency is not available; try again later.")   \
+    X(ERR_OVERLOADED, "overloaded", 503, RETRY_LATER, "The server is at its limit; try again later.")        \
+    X(ERR_OUTCOME_UNKNOWN, "outcome_unknown", 503, RETRY_CHECK,                                              \
+      "Whether the request was committed is not known; look at the location given.")                         \
+    X(ERR_CLOCK_SKEW, "clock_skew", 503, RETRY_LATER,                                                        \
+      "This server's clock is off; it refuses to accept work.")                                              \
+    /* libraries: never shown to callers as they are */                                                      \
+    X(ERR_TIMEOUT, "timeout", 504, RETRY_CHECK, "A deadline passed.")                                        \
+    X(ERR_CANCELED, "canceled", 500, RETRY_NEVER, "The operation was withdrawn.")                            \
+    X(ERR_NO_MEMORY, "no_memory", 503, RETRY_LATER, "There is not enough memory.")                           \
+    X(ERR_LIMIT, "limit_exceeded", 413, RETRY_NEVER, "A size limit is exceeded.")                            \
+    X(ERR_CONFIG, "invalid_configuration", 500, RETRY_NEVER, "The configuration cannot be used.")            \
+    X(ERR_IO, "io_error", 503, RETRY_LATER, "Input or output failed.")                                       \
+    X(ERR_PROTOCOL, "protocol_error", 502, RETRY_CHECK, "A peer broke its protocol.")                        \
+    X(ERR_PG_DATA, "data_error", 400, RETRY_NEVER, "The database refused a value.")                          \
+    X(ERR_PG, "database_error", 503, RETRY_LATER, "The database refused or failed.")                         \
+    X(ERR_REDIS, "redis_error", 503, RETRY_LATER, "Redis refused or failed.")                                \
+    /* what an invocation's record carries in error.code */                                                  \
+    X(ERR_JOB_OUT_OF_MEMORY, "out_of_memory", 200, RETRY_NEVER, "The sandbox ran out of memory.")            \
+    X(ERR_JOB_RUN_TIMEOUT, "run_timeout", 200, RETRY_NEVER, "The program exceeded its time limit.")          \
+    X(ERR_JOB_QUEUE_TIMEOUT, "queue_timeout", 200, RETRY_NEVER,                                              \
+      "The job did not start within its queue limit.")                                                       \
+    X(ERR_JOB_PROVIDER, "provider_failed", 200, RETRY_NEVER,                                                 \
+      "The sandbox provider failed and the retries are spent.")                                              \
+    X(ERR_JOB_SANDBOX_LOST, "sandbox_lost", 200, RETRY_NEVER,                                                \
+      "The sandbox was lost and the re-runs are spent.")                                                     \
+    X(ERR_JOB_POISON, "poison", 200, RETRY_NEVER, "The job brought executors down and is not tried again.")  \
     X(ERR_JOB_BUILD, "build_failed", 200, RETRY_NEVER, "The agent's build failed.")
 
 enum err_code {

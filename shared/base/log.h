@@ -3,7 +3,8 @@
  *   log_info("job settled", LF_STR("invocation", text), LF_INT("run_ms", ms));
  *
  * Libraries log at debug at most; whoever stops an error logs it, once, with the ids. Never log a secret or a
- * caller's prompt. A line is cut at 4 KiB; a full pipe drops lines (counted) rather than blocking the loop. */
+ * caller's prompt. A line is cut at 4 KiB; a full pipe drops lines (counted) rather than blocking the loop.
+ */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -29,19 +30,20 @@ struct log_field {
 #define LF_DOUBLE(k, v) ((struct log_field){.key = (k), .kind = LOG_FIELD_DOUBLE, .d = (v)})
 #define LF_ERR(e) LF_STR("error", (e)->msg), LF_STR("code", err_code_name((e)->code))
 
-/* Sets the daemon's name (kept by pointer) and the least level that is written. Before it, "sandpiper" and INFO. */
+/* Sets the daemon's name (kept by pointer) and the least level that is written. Before it, "sandpiper" and
+ * INFO. */
 void log_setup(const char *daemon, enum log_level least);
 bool log_level_parse(struct str s, enum log_level *out);
 
 void log_write(enum log_level level, const char *msg, const struct log_field *fields, size_t n);
 bool log_enabled(enum log_level level);
 
-#define LOG_AT_(level, msg, ...) \
-    do { \
-        if (log_enabled(level)) { \
-            const struct log_field log_f_[] = {{0}, __VA_ARGS__}; \
+#define LOG_AT_(level, msg, ...)                                                     \
+    do {                                                                             \
+        if (log_enabled(level)) {                                                    \
+            const struct log_field log_f_[] = {{0}, __VA_ARGS__};                    \
             log_write(level, msg, log_f_ + 1, sizeof log_f_ / sizeof log_f_[0] - 1); \
-        } \
+        }                                                                            \
     } while (0)
 #define log_debug(msg, ...) LOG_AT_(LOG_DEBUG, msg, __VA_ARGS__)
 #define log_info(msg, ...) LOG_AT_(LOG_INFO, msg, __VA_ARGS__)

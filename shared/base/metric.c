@@ -33,8 +33,8 @@ static void write_histogram(const struct metric *m, struct buf *out)
         total += m->buckets[i];
         buf_printf(out, "%s_bucket{le=\"%g\"} %llu\n", m->name, metric_bounds[i], (unsigned long long)total);
     }
-    buf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.9g\n%s_count %llu\n", m->name, (unsigned long long)m->count,
-               m->name, m->sum, m->name, (unsigned long long)m->count);
+    buf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.9g\n%s_count %llu\n", m->name,
+               (unsigned long long)m->count, m->name, m->sum, m->name, (unsigned long long)m->count);
 }
 
 void metric_write(const struct metric *table, size_t n, struct buf *out)

@@ -15,7 +15,7 @@ extern const double metric_bounds[METRIC_BUCKETS];
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 
 struct metric {
-    const char *name;   /* base units: _seconds, _bytes, _total */
+    const char *name; /* base units: _seconds, _bytes, _total */
     const char *help;
     enum metric_kind kind;
     const char *labels; /* "code=\"x\"" or NULL; rows of one name stand together */

@@ -36,8 +36,8 @@ bool str_starts(struct str s, struct str prefix);
 /* Without leading and trailing spaces and tabs. */
 struct str str_trim(struct str s);
 
-/* Cuts s at the first sep: *head_out is what stands before it, *rest what follows (empty when there is no sep).
- * Returns false when *rest was exhausted (p == NULL) before the call. */
+/* Cuts s at the first sep: *head_out is what stands before it, *rest what follows (empty when there is no
+ * sep). Returns false when *rest was exhausted (p == NULL) before the call. */
 bool str_split(struct str *rest, char sep, struct str *head_out);
 
 /* A decimal integer, the whole of s, no sign for u64, no spaces, no overflow. False leaves *out alone. */

@@ -1,10 +1,10 @@
-/* Configuration: one table a daemon. The same row gives the parsing, --help, --check-config, --print-config and
- * the error texts.
+/* Configuration: one table a daemon. The same row gives the parsing, --help, --check-config, --print-config
+ * and the error texts.
  *
- * Sources, later ones win: defaults, a KEY=value file (--config FILE or SANDPIPER_CONFIG), the environment. In the
- * file a key outside the table is an error. In the environment an unknown SANDPIPER_* name is an error too, unless it is
- * in config_known_names (all keys of all daemons, so that one environment serves them all). Errors name the key,
- * the value's fault and the nearest right key. */
+ * Sources, later ones win: defaults, a KEY=value file (--config FILE or SANDPIPER_CONFIG), the environment.
+ * In the file a key outside the table is an error. In the environment an unknown SANDPIPER_* name is an error
+ * too, unless it is in config_known_names (all keys of all daemons, so that one environment serves them all).
+ * Errors name the key, the value's fault and the nearest right key. */
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 
@@ -33,8 +33,8 @@ struct config_row {
     size_t offset;        /* offsetof(struct xyz_config, field) */
     const char *fallback; /* the default, as text; NULL: none */
     bool required;
-    int64_t min, max;     /* for numbers; 0,0: no bounds */
-    const char *help;     /* one line */
+    int64_t min, max; /* for numbers; 0,0: no bounds */
+    const char *help; /* one line */
 };
 
 /* A daemon's own command-line flag: sets the bool at offset. */
@@ -55,14 +55,15 @@ struct config_table {
 
 enum config_action { CONFIG_RUN, CONFIG_EXIT_OK, CONFIG_EXIT_BAD };
 
-/* All keys of all daemons, NULL-ended (names.c): a daemon that gains a key adds it there. KEY_FILE goes with KEY. */
+/* All keys of all daemons, NULL-ended (names.c): a daemon that gains a key adds it there. KEY_FILE goes with
+ * KEY. */
 extern const char *const config_known_names[];
 
 /* Parses argv (--help --version --config FILE --check-config --print-config and the table's flags) and all
- * sources into `out` (the daemon's zeroed config struct). Prints what was asked for to stdout, errors to stderr
- * (every error, not only the first). CONFIG_EXIT_BAD means exit status 2.
- * An empty value counts as not given. After CONFIG_RUN the secrets are gone from the environment (children would
- * inherit them); after the other two `out` holds nothing to unload. */
+ * sources into `out` (the daemon's zeroed config struct). Prints what was asked for to stdout, errors to
+ * stderr (every error, not only the first). CONFIG_EXIT_BAD means exit status 2. An empty value counts as not
+ * given. After CONFIG_RUN the secrets are gone from the environment (children would inherit them); after the
+ * other two `out` holds nothing to unload. */
 enum config_action config_load(const struct config_table *table, int argc, char **argv, void *out);
 
 /* Frees the strings and secrets that config_load put into out. */

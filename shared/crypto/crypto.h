@@ -41,8 +41,8 @@ bool crypto_unbase64(struct str text, struct buf *out);  /* either alphabet, pad
 
 /* A new API key's text "sp_" + 43 base64url characters (32 random bytes), NUL-ended. */
 void crypto_api_key_new(char out[API_KEY_TEXT_BYTES]);
-/* What is stored and looked up: SHA-256 of the whole text (a key has 256 random bits: no salt, no stretching).
- * False when text does not have a key's form. */
+/* What is stored and looked up: SHA-256 of the whole text (a key has 256 random bits: no salt, no
+ * stretching). False when text does not have a key's form. */
 bool crypto_api_key_hash(struct str text, uint8_t out[SHA256_BYTES]);
 
 /* A string that must not be printed: the only way to its bytes is secret_reveal. */

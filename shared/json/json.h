@@ -1,8 +1,9 @@
 /* JSON in: a strict RFC 8259 scan, then cJSON's tree behind typed, case-sensitive look-ups.
  *
- * cJSON 1.7.15 accepts and truncates what it should refuse, so nothing reaches it that the scan has not passed:
- * valid UTF-8, no raw control characters, `\u0000` refused, surrogates paired, RFC number forms within double's
- * range, no duplicate keys in one object (compared unescaped), no trailing bytes, depth and size within limits. */
+ * cJSON 1.7.15 accepts and truncates what it should refuse, so nothing reaches it that the scan has not
+ * passed: valid UTF-8, no raw control characters, `\u0000` refused, surrogates paired, RFC number forms
+ * within double's range, no duplicate keys in one object (compared unescaped), no trailing bytes, depth and
+ * size within limits. */
 #ifndef JSON_JSON_H
 #define JSON_JSON_H
 
@@ -38,7 +39,8 @@ struct str json_key(const struct json_value *member);
 size_t json_count(const struct json_value *container);
 
 /* Typed reads: false when absent or of another type. Strings are unescaped and live as long as the document.
- * Integers are exact over the whole 64-bit range (read from the source text; "1.0" and "1e3" are not integers). */
+ * Integers are exact over the whole 64-bit range (read from the source text; "1.0" and "1e3" are not
+ * integers). */
 bool json_str(const struct json_value *v, struct str *out);
 bool json_int(const struct json *doc, const struct json_value *v, int64_t *out);
 bool json_double(const struct json_value *v, double *out);
@@ -47,8 +49,8 @@ bool json_bool(const struct json_value *v, bool *out);
 /* The source text of a member of the ROOT object (as it was sent, validated): for `metadata` and the like. */
 struct str json_member_source(const struct json *doc, const char *key);
 
-/* Checks an object's member names against a NULL-ended list. The first unknown one gives ERR_UNKNOWN_FIELD with
- * `unknown field "promt"; did you mean "prompt"?`. */
+/* Checks an object's member names against a NULL-ended list. The first unknown one gives ERR_UNKNOWN_FIELD
+ * with `unknown field "promt"; did you mean "prompt"?`. */
 int json_known_fields(const struct json_value *object, const char *const *known, struct err *err);
 
 #endif

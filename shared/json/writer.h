@@ -1,5 +1,5 @@
-/* JSON out: appends to a buffer, inserting commas itself. Length-aware: strings may hold any valid UTF-8 (NUL is
- * written as \u0000). Over-full buffers stay failed (see base/buf.h); check once at the end. */
+/* JSON out: appends to a buffer, inserting commas itself. Length-aware: strings may hold any valid UTF-8 (NUL
+ * is written as \u0000). Over-full buffers stay failed (see base/buf.h); check once at the end. */
 #ifndef JSON_WRITER_H
 #define JSON_WRITER_H
 

@@ -7,11 +7,11 @@
  *       ...
  *   };
  *
- * A step's `enter` begins its work and returns; when the work's answer arrives, the owner calls flow_next (the
- * step below), flow_goto or flow_end. Steps are entered from the loop, never from inside flow_next, so `enter`
- * may run to its end at once without recursion. When the deadline passes first, `late` is called (NULL: flow_end
- * with ERR_TIMEOUT naming the step); the owner must then ignore the late answer: compare flow_turn() with the
- * value taken when the work began. */
+ * A step's `enter` begins its work and returns; when the work's answer arrives, the owner calls flow_next
+ * (the step below), flow_goto or flow_end. Steps are entered from the loop, never from inside flow_next, so
+ * `enter` may run to its end at once without recursion. When the deadline passes first, `late` is called
+ * (NULL: flow_end with ERR_TIMEOUT naming the step); the owner must then ignore the late answer: compare
+ * flow_turn() with the value taken when the work began. */
 #ifndef LOOP_FLOW_H
 #define LOOP_FLOW_H
 
@@ -25,17 +25,17 @@ struct flow_step {
     void (*late)(void *self);
 };
 
-/* Called once, from the loop, with the flow finished: NULL error after the last step or flow_end(NULL). The flow
- * may be freed here. */
+/* Called once, from the loop, with the flow finished: NULL error after the last step or flow_end(NULL). The
+ * flow may be freed here. */
 typedef void flow_end_fn(void *self, const struct err *err);
 
 struct flow {
     struct loop *loop;
     const struct flow_step *steps;
     int count;
-    int at;           /* the current step's index; -1 before the first and after the end */
-    int pending;      /* the step to enter next turn */
-    uint64_t turn;    /* grows with each step entered */
+    int at;        /* the current step's index; -1 before the first and after the end */
+    int pending;   /* the step to enter next turn */
+    uint64_t turn; /* grows with each step entered */
     void *self;
     flow_end_fn *end;
     struct loop_timer *timer;

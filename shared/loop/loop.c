@@ -1,9 +1,9 @@
 /* libev's watchers wrapped, each allocated on its own.
  *
- * libev allows stopping a watcher inside its own callback and clears pending events on stop, so freeing there is
- * safe. Timers use ev_now, which is the time of the turn's start: arming updates it first when it may be stale
- * (more than a millisecond of work in this turn). The task queue drains in a prepare watcher; while it is not
- * empty an idle watcher keeps the loop from blocking. */
+ * libev allows stopping a watcher inside its own callback and clears pending events on stop, so freeing there
+ * is safe. Timers use ev_now, which is the time of the turn's start: arming updates it first when it may be
+ * stale (more than a millisecond of work in this turn). The task queue drains in a prepare watcher; while it
+ * is not empty an idle watcher keeps the loop from blocking. */
 #include "loop/loop.h"
 
 #include <ev.h>
@@ -109,7 +109,8 @@ struct loop *loop_new(void)
     struct loop *loop = calloc(1, sizeof *loop);
     if (loop == NULL)
         return NULL;
-    /* Not the default loop: that one waits for every child of the process, and who starts children wants to. */
+    /* Not the default loop: that one waits for every child of the process, and who starts children wants to.
+     */
     loop->ev = ev_loop_new(EVFLAG_AUTO);
     if (loop->ev == NULL) {
         free(loop);

@@ -3,7 +3,8 @@
  * Rules that keep callbacks safe:
  *  - every callback is called from loop_run, never from inside the call that asked for it;
  *  - a watcher may be stopped or freed inside its own callback;
- *  - long work ends with a fresh clock: timers are armed against the time of arming, not of the turn's start. */
+ *  - long work ends with a fresh clock: timers are armed against the time of arming, not of the turn's start.
+ */
 #ifndef LOOP_LOOP_H
 #define LOOP_LOOP_H
 
@@ -34,7 +35,8 @@ enum { LOOP_READ = 1, LOOP_WRITE = 2 };
 struct loop_io;
 typedef void loop_io_fn(void *arg, int fd, int events);
 
-/* Watches fd (borrowed: the owner closes it, after freeing the watcher) for events, LOOP_READ|LOOP_WRITE or 0. */
+/* Watches fd (borrowed: the owner closes it, after freeing the watcher) for events, LOOP_READ|LOOP_WRITE or
+ * 0. */
 struct loop_io *loop_io_new(struct loop *loop, int fd, int events, loop_io_fn *fn, void *arg);
 
 /* Changes what is watched for; 0 pauses. Cheap when nothing changes. */
@@ -82,7 +84,8 @@ typedef void loop_signal_fn(void *arg, int signum);
 struct loop_signal *loop_signal_new(struct loop *loop, int signum, loop_signal_fn *fn, void *arg);
 void loop_signal_free(struct loop_signal **s);
 
-/* ---- waking the loop from another thread: the only call here that other threads may make is loop_wake_send ---- */
+/* ---- waking the loop from another thread: the only call here that other threads may make is loop_wake_send
+ * ---- */
 
 struct loop_wake;
 

@@ -7,8 +7,8 @@
 
 struct work_pool;
 
-/* `run` is called on a thread of the pool and must touch nothing but what arg owns; `done` is called on the loop
- * afterwards, exactly once for every accepted job, except those discarded by work_pool_free. */
+/* `run` is called on a thread of the pool and must touch nothing but what arg owns; `done` is called on the
+ * loop afterwards, exactly once for every accepted job, except those discarded by work_pool_free. */
 typedef void work_run_fn(void *arg);
 typedef void work_done_fn(void *arg);
 

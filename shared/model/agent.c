@@ -50,14 +50,16 @@ bool agent_ref_parse(struct str s, struct str *slug_out, int32_t *version_out)
 }
 
 /* A text member into a fixed field; absent leaves it alone. */
-static int text_member(const struct json_value *root, const char *key, char *out, size_t out_bytes, struct err *err)
+static int text_member(const struct json_value *root, const char *key, char *out, size_t out_bytes,
+                       struct err *err)
 {
     const struct json_value *v = json_get(root, key);
     struct str s;
     if (v == NULL)
         return 0;
     if (!json_str(v, &s) || !str_copy(s, out, out_bytes) || memchr(s.p, '\n', s.n) != NULL)
-        return err_set(err, ERR_BAD_MANIFEST, "agent.json: \"%s\" must be one line of text of at most %zu bytes", key,
+        return err_set(err, ERR_BAD_MANIFEST,
+                       "agent.json: \"%s\" must be one line of text of at most %zu bytes", key,
                        out_bytes - 1);
     return 0;
 }
@@ -70,14 +72,17 @@ static int limits_member(const struct json *doc, const struct json_value *root, 
     if (v == NULL)
         return 0;
     if (!json_int(doc, v, &sec) || sec < 1 || sec > 3600)
-        return err_set(err, ERR_BAD_MANIFEST, "agent.json: \"timeout_s\" must be a whole number from 1 to 3600");
+        return err_set(err, ERR_BAD_MANIFEST,
+                       "agent.json: \"timeout_s\" must be a whole number from 1 to 3600");
     out->timeout_ms = (int32_t)(sec * 1000);
     return 0;
 }
 
-static int read_members(const struct json *doc, struct agent_manifest *out, bool *install_set, struct err *err)
+static int read_members(const struct json *doc, struct agent_manifest *out, bool *install_set,
+                        struct err *err)
 {
-    static const char *const known[] = {"name", "runtime", "entry", "install", "timeout_s", "description", NULL};
+    static const char *const known[] = {"name",      "runtime",     "entry", "install",
+                                        "timeout_s", "description", NULL};
     const struct json_value *root = json_root(doc);
     if (json_type_of(root) != JSON_OBJECT)
         return err_set(err, ERR_BAD_MANIFEST, "agent.json must hold a JSON object");
@@ -97,9 +102,10 @@ static int read_members(const struct json *doc, struct agent_manifest *out, bool
 
 static void guess_runtime(const struct agent_tree *tree, struct agent_manifest *out)
 {
-    const char *runtime = tree->package_json || tree->index_js || tree->agent_js ? "node"
+    const char *runtime = tree->package_json || tree->index_js || tree->agent_js      ? "node"
                           : tree->requirements_txt || tree->main_py || tree->agent_py ? "python"
-                          : tree->run_sh ? "command" : "";
+                          : tree->run_sh                                              ? "command"
+                                                                                      : "";
     snprintf(out->runtime, sizeof out->runtime, "%s", runtime);
 }
 
@@ -121,25 +127,29 @@ static const char *default_install(const struct agent_tree *tree, const char *ru
     return "";
 }
 
-static int fill_defaults(const struct agent_tree *tree, bool install_set, struct agent_manifest *out, struct err *err)
+static int fill_defaults(const struct agent_tree *tree, bool install_set, struct agent_manifest *out,
+                         struct err *err)
 {
     if (out->runtime[0] == '\0')
         guess_runtime(tree, out);
     if (strcmp(out->runtime, "node") != 0 && strcmp(out->runtime, "python") != 0 &&
         strcmp(out->runtime, "command") != 0)
-        return err_set(err, ERR_BAD_MANIFEST,
-                       "agent.json: \"runtime\" must be node, python or command (or add an index.js or main.py)");
+        return err_set(
+            err, ERR_BAD_MANIFEST,
+            "agent.json: \"runtime\" must be node, python or command (or add an index.js or main.py)");
     if (out->entry[0] == '\0')
         snprintf(out->entry, sizeof out->entry, "%s", default_entry(tree, out->runtime));
     if (out->entry[0] == '\0')
-        return err_set(err, ERR_BAD_MANIFEST,
-                       "the agent has no entry: add index.js (node), main.py (python), or \"entry\" in agent.json");
+        return err_set(
+            err, ERR_BAD_MANIFEST,
+            "the agent has no entry: add index.js (node), main.py (python), or \"entry\" in agent.json");
     if (!install_set)
         snprintf(out->install, sizeof out->install, "%s", default_install(tree, out->runtime));
     return 0;
 }
 
-int agent_manifest_parse(struct str text, const struct agent_tree *tree, struct agent_manifest *out, struct err *err)
+int agent_manifest_parse(struct str text, const struct agent_tree *tree, struct agent_manifest *out,
+                         struct err *err)
 {
     *out = (struct agent_manifest){0};
     bool install_set = false;
@@ -178,7 +188,9 @@ static bool quote(struct str s, char *out, size_t out_bytes, size_t *at)
 
 bool agent_run_command(const char *runtime, const char *entry, char *out, size_t out_bytes)
 {
-    const char *interpreter = strcmp(runtime, "node") == 0 ? "node" : strcmp(runtime, "python") == 0 ? "python3" : NULL;
+    const char *interpreter = strcmp(runtime, "node") == 0     ? "node"
+                              : strcmp(runtime, "python") == 0 ? "python3"
+                                                               : NULL;
     if (interpreter == NULL) {
         int n = snprintf(out, out_bytes, "%s", entry);
         return n >= 0 && (size_t)n < out_bytes;

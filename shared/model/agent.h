@@ -21,11 +21,11 @@ bool agent_ref_parse(struct str s, struct str *slug_out, int32_t *version_out);
 
 /* agent.json with its defaults filled in. */
 struct agent_manifest {
-    char name[AGENT_SLUG_BYTES];     /* "" when not stated */
-    char runtime[16];                /* node, python, command */
-    char entry[AGENT_TEXT_BYTES];    /* a file for node and python, a shell command for command */
-    char install[AGENT_TEXT_BYTES];  /* "" for none */
-    int32_t timeout_ms;              /* 0: the system's default */
+    char name[AGENT_SLUG_BYTES];    /* "" when not stated */
+    char runtime[16];               /* node, python, command */
+    char entry[AGENT_TEXT_BYTES];   /* a file for node and python, a shell command for command */
+    char install[AGENT_TEXT_BYTES]; /* "" for none */
+    int32_t timeout_ms;             /* 0: the system's default */
 };
 
 /* What an archive holds at its top, as far as defaults depend on it. */

@@ -59,7 +59,9 @@ static int64_t backoff_ms(int attempt)
 
 static bool caller_wants_retry(const struct inv_attempt_end *end)
 {
-    int bit = end->state == INV_FAILED ? INV_RETRY_FAILED : end->state == INV_TIMED_OUT ? INV_RETRY_TIMED_OUT : 0;
+    int bit = end->state == INV_FAILED      ? INV_RETRY_FAILED
+              : end->state == INV_TIMED_OUT ? INV_RETRY_TIMED_OUT
+                                            : 0;
     return (end->retry_on & bit) != 0 && end->attempt < end->max_attempts;
 }
 

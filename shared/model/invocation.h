@@ -1,7 +1,8 @@
 /* Invocations: states, priorities, limits. Pure: no I/O, no clock.
  *
- * States tell the truth (DESIGN section 1, promise 3): nothing is filed under another name. The numbers are those
- * of results.status in PostgreSQL; states that have not ended have no number there, they come from Redis. */
+ * States tell the truth (DESIGN section 1, promise 3): nothing is filed under another name. The numbers are
+ * those of results.status in PostgreSQL; states that have not ended have no number there, they come from
+ * Redis. */
 #ifndef MODEL_INVOCATION_H
 #define MODEL_INVOCATION_H
 
@@ -55,26 +56,26 @@ enum {
     INV_MAX_LOST_RUNS = 3,             /* sandboxes lost after the program's start */
     INV_MAX_BLAMES = 3,                /* executors brought down */
     INV_WAIT_MAX_SEC = 300,
-    INV_CHUNK_BYTES = 256 * 1024,      /* a row of blobs */
+    INV_CHUNK_BYTES = 256 * 1024, /* a row of blobs */
 };
 #define INV_QUEUE_TIMEOUT_MAX_MS (30LL * 24 * 3600 * 1000)
 
 /* What happened to an attempt, and what that asks for. */
 struct inv_attempt_end {
-    enum inv_state state;     /* the state it would end in */
-    bool started;             /* the program had started */
-    bool ours;                /* the provider's or our failure, not the program's own outcome */
-    int attempt;              /* its number, from 1 */
-    int max_attempts;         /* the caller's */
-    int retry_on;             /* the caller's bits */
-    int reruns;               /* runs lost after the start before this one */
-    int64_t queue_left_ms;    /* of the queue limit */
+    enum inv_state state;  /* the state it would end in */
+    bool started;          /* the program had started */
+    bool ours;             /* the provider's or our failure, not the program's own outcome */
+    int attempt;           /* its number, from 1 */
+    int max_attempts;      /* the caller's */
+    int retry_on;          /* the caller's bits */
+    int reruns;            /* runs lost after the start before this one */
+    int64_t queue_left_ms; /* of the queue limit */
 };
 
 enum inv_verdict { INV_SETTLE, INV_RETRY };
 
-/* Whether the attempt's end is the invocation's end (DESIGN section 4, "Retries"). For INV_RETRY *backoff_ms_out
- * is the wait before the next attempt, without jitter: 1 s doubling to 60 s by attempt. */
+/* Whether the attempt's end is the invocation's end (DESIGN section 4, "Retries"). For INV_RETRY
+ * *backoff_ms_out is the wait before the next attempt, without jitter: 1 s doubling to 60 s by attempt. */
 enum inv_verdict inv_judge(const struct inv_attempt_end *end, int64_t *backoff_ms_out);
 
 #endif

@@ -1,14 +1,15 @@
 /* PostgreSQL: libpq in asynchronous mode behind one door.
  *
- * A `pg` is one connection that keeps itself connected (backoff 100 ms doubling to 2 s, with jitter) and a queue
- * of statements run in order in libpq's pipeline mode: up to `max_inflight` are on the wire, each followed by its
- * own sync point, so that one statement's failure does not touch the next. Statements are parameterised, binary
- * both ways, and prepared on first use per connection (by the address of their static SQL text).
+ * A `pg` is one connection that keeps itself connected (backoff 100 ms doubling to 2 s, with jitter) and a
+ * queue of statements run in order in libpq's pipeline mode: up to `max_inflight` are on the wire, each
+ * followed by its own sync point, so that one statement's failure does not touch the next. Statements are
+ * parameterised, binary both ways, and prepared on first use per connection (by the address of their static
+ * SQL text).
  *
  * Ownership: a request belongs to the connection until its callback fired; it fires exactly once for every
- * accepted request, from the loop, never from inside pg_query. pg_cancel detaches: the statement may still run,
- * the callback does not fire. A lost connection fails what was on the wire (ERR_OUTCOME_UNKNOWN) and keeps what
- * was not yet sent for the next connection, until its deadline. */
+ * accepted request, from the loop, never from inside pg_query. pg_cancel detaches: the statement may still
+ * run, the callback does not fire. A lost connection fails what was on the wire (ERR_OUTCOME_UNKNOWN) and
+ * keeps what was not yet sent for the next connection, until its deadline. */
 #ifndef POSTGRES_PG_H
 #define POSTGRES_PG_H
 
@@ -32,8 +33,8 @@ struct pg_options {
     int max_queued;               /* refused with ERR_OVERLOADED beyond; default 1024 */
     int64_t connect_timeout_ms;   /* default 5000 */
     int64_t statement_timeout_ms; /* set on the session; default 30000 */
-    /* On every (re)connect, before queued statements run, and on every loss; may be NULL. On connect it may call
-     * pg_query: those run first (session set-up). */
+    /* On every (re)connect, before queued statements run, and on every loss; may be NULL. On connect it may
+     * call pg_query: those run first (session set-up). */
     void (*on_state)(void *arg, bool connected);
     void *arg;
 };
@@ -63,8 +64,8 @@ enum pg_type {
     PG_TIMESTAMPTZ,
 };
 
-/* The parameters of one statement, encoded binary as they are added; reusable after pg_params_clear. Values are
- * copied. Failure (cap, memory) is sticky and makes pg_query refuse. */
+/* The parameters of one statement, encoded binary as they are added; reusable after pg_params_clear. Values
+ * are copied. Failure (cap, memory) is sticky and makes pg_query refuse. */
 struct pg_params;
 struct pg_params *pg_params_new(size_t max_bytes);
 void pg_params_free(struct pg_params **p);
@@ -77,13 +78,14 @@ void pg_put_int2(struct pg_params *p, int16_t v);
 void pg_put_int4(struct pg_params *p, int32_t v);
 void pg_put_int8(struct pg_params *p, int64_t v);
 void pg_put_float8(struct pg_params *p, double v);
-void pg_put_text(struct pg_params *p, struct str s); /* must be UTF-8 without NUL (else class 22 from the server) */
+void pg_put_text(struct pg_params *p,
+                 struct str s); /* must be UTF-8 without NUL (else class 22 from the server) */
 void pg_put_bytea(struct pg_params *p, struct str s);
 void pg_put_uuid(struct pg_params *p, struct uuid id);
 void pg_put_time(struct pg_params *p, wall_t t);
 
-/* One-dimensional arrays, for unnest(): begin with the element type, then the elements with pg_put_* (pg_put_null
- * for SQL NULL), then end. */
+/* One-dimensional arrays, for unnest(): begin with the element type, then the elements with pg_put_*
+ * (pg_put_null for SQL NULL), then end. */
 void pg_array_begin(struct pg_params *p, enum pg_type element);
 void pg_array_end(struct pg_params *p);
 
@@ -92,12 +94,13 @@ void pg_array_end(struct pg_params *p);
 /* result: rows (maybe none) and err NULL; or NULL and the error. Both are valid during the call only. */
 typedef void pg_done_fn(void *arg, const struct pg_result *result, const struct err *err);
 
-/* Queues one statement. sql is a static string (kept by pointer, prepared once per connection). params (encoded
- * bytes are copied; NULL when there are none) are $1, $2, …. deadline_ms from now covers queueing and running:
- * past it the callback gets ERR_TIMEOUT, or ERR_OUTCOME_UNKNOWN if it was sent (then the connection is reset, so
- * that a stuck server cannot hold the queue). Returns the request, or NULL and *err (nothing will be called). */
-struct pg_request *pg_query(struct pg *pg, const char *sql, const struct pg_params *params, int64_t deadline_ms,
-                            pg_done_fn *done, void *arg, struct err *err);
+/* Queues one statement. sql is a static string (kept by pointer, prepared once per connection). params
+ * (encoded bytes are copied; NULL when there are none) are $1, $2, …. deadline_ms from now covers queueing
+ * and running: past it the callback gets ERR_TIMEOUT, or ERR_OUTCOME_UNKNOWN if it was sent (then the
+ * connection is reset, so that a stuck server cannot hold the queue). Returns the request, or NULL and *err
+ * (nothing will be called). */
+struct pg_request *pg_query(struct pg *pg, const char *sql, const struct pg_params *params,
+                            int64_t deadline_ms, pg_done_fn *done, void *arg, struct err *err);
 
 /* A script of several statements without parameters, by the simple protocol with nothing else on the wire
  * (migrations). sql is copied. Rows are not returned; the first error fails it. */
@@ -123,8 +126,8 @@ struct str pg_get_str(const struct pg_result *r, int row, int col); /* text, byt
 struct uuid pg_get_uuid(const struct pg_result *r, int row, int col);
 wall_t pg_get_time(const struct pg_result *r, int row, int col);
 
-/* Errors: SQLSTATE classes 22 and 23 come as ERR_PG_DATA (never retry), everything else as ERR_PG. The SQLSTATE
- * of the statement whose callback is running, "" without one. */
+/* Errors: SQLSTATE classes 22 and 23 come as ERR_PG_DATA (never retry), everything else as ERR_PG. The
+ * SQLSTATE of the statement whose callback is running, "" without one. */
 const char *pg_sqlstate(const struct pg *pg);
 
 #endif

@@ -149,8 +149,9 @@ void sandbox_cancel(struct sandbox_request **r);
 /* ---- providers ---- */
 
 struct provider_e2b_options {
-    const char *api_url;          /* E2B_API_URL; NULL: https://api.<domain> */
-    const char *sandbox_url;      /* E2B_SANDBOX_URL; NULL: by domain (one shared host or per-sandbox names);
+    const char *api_url; /* E2B_API_URL; NULL: https://api.<domain> */
+    const char
+        *sandbox_url;             /* E2B_SANDBOX_URL; NULL: by domain (one shared host or per-sandbox names);
                                    * without      a domain either, api_url stands for both unless it is E2B's own */
     const char *domain;           /* E2B_DOMAIN; NULL: e2b.app */
     const struct secret *api_key; /* E2B_API_KEY; borrowed */

@@ -42,7 +42,8 @@ int agent_resolve(struct pg *pg, int32_t tenant, struct str slug, int32_t versio
 /* ---- reading ---- */
 
 static const char sql_agents[] =
-    "SELECT a.id, a.slug, coalesce(a.serving, 0), a.created_at, v.version, v.status, v.runtime, v.entry, v.install, "
+    "SELECT a.id, a.slug, coalesce(a.serving, 0), a.created_at, v.version, v.status, v.runtime, v.entry, "
+    "v.install, "
     "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at "
     "FROM agents a JOIN agent_versions v ON v.agent = a.id AND v.version = a.latest "
     "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
@@ -85,8 +86,8 @@ static void reply_agents(void *arg, const struct pg_result *r, const struct err 
     free(c);
 }
 
-int agents_get(struct pg *pg, int32_t tenant, struct str slug, struct str after, int limit, int64_t deadline_ms,
-               agents_fn *fn, void *arg, struct err *err)
+int agents_get(struct pg *pg, int32_t tenant, struct str slug, struct str after, int limit,
+               int64_t deadline_ms, agents_fn *fn, void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(512);
     if (p != NULL) {
@@ -107,7 +108,8 @@ static const char sql_file_drop[] =
 static const char sql_deploy[] =
     "WITH a AS (INSERT INTO agents AS o (id, tenant, slug, latest) VALUES ($1, $2, $3, 1) "
     "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
-    "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, archive_bytes, "
+    "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, "
+    "archive_bytes, "
     "archive_sha256) SELECT a.id, a.latest, $4, $2, $5, $6, $7, nullif($8, 0), $9, $10 FROM a "
     "RETURNING agent, version";
 
@@ -135,15 +137,15 @@ static void reply_deploy(void *arg, const struct pg_result *r, const struct err 
 {
     struct store_call *c = arg;
     bool ok = err == NULL && pg_rows(r) == 1;
-    ((agent_deploy_fn *)c->fn)(c->arg, ok ? pg_get_uuid(r, 0, 0) : (struct uuid){0}, ok ? pg_get_int4(r, 0, 1) : 0,
-                               err);
+    ((agent_deploy_fn *)c->fn)(c->arg, ok ? pg_get_uuid(r, 0, 0) : (struct uuid){0},
+                               ok ? pg_get_int4(r, 0, 1) : 0, err);
     free(c);
 }
 
 int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
                  const struct agent_manifest *manifest, int64_t archive_bytes,
-                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn, void *arg,
-                 struct err *err)
+                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn,
+                 void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(4096);
     if (p != NULL) {
@@ -165,10 +167,12 @@ int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid ver
 
 static const char sql_version[] =
     "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.slug, v.runtime, v.entry, v.install, v.snapshot, "
-    "v.archive_bytes FROM agent_versions v JOIN agents a ON a.id = v.agent WHERE v.agent = $1 AND v.version = $2";
+    "v.archive_bytes FROM agent_versions v JOIN agents a ON a.id = v.agent WHERE v.agent = $1 AND v.version "
+    "= $2";
 static const char sql_file_get[] = "SELECT data FROM agent_files WHERE id = $1 AND chunk = $2";
 static const char sql_finish[] =
-    "WITH v AS (UPDATE agent_versions SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, ''), "
+    "WITH v AS (UPDATE agent_versions SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, "
+    "''), "
     "error_message = nullif($5, ''), build_log = $6, finished_at = now() WHERE id = $1 AND status = 0 "
     "RETURNING agent, version, status) "
     "UPDATE agents a SET serving = v.version FROM v WHERE a.id = v.agent AND v.status = 1 "
@@ -195,8 +199,8 @@ static void reply_version(void *arg, const struct pg_result *r, const struct err
     free(c);
 }
 
-int agent_version_get(struct pg *pg, struct uuid agent, int32_t version, int64_t deadline_ms, agent_version_fn *fn,
-                      void *arg, struct err *err)
+int agent_version_get(struct pg *pg, struct uuid agent, int32_t version, int64_t deadline_ms,
+                      agent_version_fn *fn, void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {
@@ -214,8 +218,8 @@ static void reply_chunk(void *arg, const struct pg_result *r, const struct err *
     free(c);
 }
 
-int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t deadline_ms, agent_chunk_fn *fn,
-                   void *arg, struct err *err)
+int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t deadline_ms,
+                   agent_chunk_fn *fn, void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {
@@ -225,8 +229,8 @@ int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t
     return store_query(pg, sql_file_get, p, deadline_ms, reply_chunk, (void (*)(void))fn, arg, err);
 }
 
-int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadline_ms, agent_done_fn *fn, void *arg,
-                       struct err *err)
+int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadline_ms, agent_done_fn *fn,
+                       void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(b->log.n + b->error_message.n + 1024);
     if (p != NULL) {

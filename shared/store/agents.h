@@ -1,4 +1,5 @@
-/* Agents and their versions. Every function takes the tenant, but for those that a build uses by the version's id. */
+/* Agents and their versions. Every function takes the tenant, but for those that a build uses by the
+ * version's id. */
 #ifndef STORE_AGENTS_H
 #define STORE_AGENTS_H
 
@@ -15,11 +16,11 @@
 /* ---- for submissions ---- */
 
 struct agent_target {
-    bool found;          /* the agent (and the version asked for) exists */
+    bool found; /* the agent (and the version asked for) exists */
     bool ready;
     struct uuid agent;
-    int32_t version;     /* the one to run */
-    int32_t timeout_ms;  /* its default; 0: the system's */
+    int32_t version;    /* the one to run */
+    int32_t timeout_ms; /* its default; 0: the system's */
 };
 typedef void agent_resolve_fn(void *arg, const struct agent_target *target, const struct err *err);
 /* version 0: the serving one. */
@@ -39,15 +40,15 @@ struct agent_build {
 struct agent_record {
     struct uuid id;
     struct str slug;
-    int32_t serving; /* 0: none yet */
+    int32_t serving;          /* 0: none yet */
     enum agent_status status; /* of the serving version; while there is none, of the newest */
     wall_t created_at;
     struct agent_build latest;
 };
 typedef void agents_fn(void *arg, const struct agent_record *agents, size_t n, const struct err *err);
 /* One agent by slug, or (slug empty) the first `limit` after `after` in slug order. */
-int agents_get(struct pg *pg, int32_t tenant, struct str slug, struct str after, int limit, int64_t deadline_ms,
-               agents_fn *fn, void *arg, struct err *err);
+int agents_get(struct pg *pg, int32_t tenant, struct str slug, struct str after, int limit,
+               int64_t deadline_ms, agents_fn *fn, void *arg, struct err *err);
 
 /* ---- deploying: the archive's chunks first, under a new version id, then the version ---- */
 
@@ -61,8 +62,8 @@ typedef void agent_deploy_fn(void *arg, struct uuid agent, int32_t version, cons
 /* Makes the agent when it is new, and its next version, building. */
 int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
                  const struct agent_manifest *manifest, int64_t archive_bytes,
-                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn, void *arg,
-                 struct err *err);
+                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn,
+                 void *arg, struct err *err);
 
 /* ---- for executors ---- */
 
@@ -75,15 +76,15 @@ struct agent_version {
 };
 /* found false: no such version. */
 typedef void agent_version_fn(void *arg, bool found, const struct agent_version *v, const struct err *err);
-int agent_version_get(struct pg *pg, struct uuid agent, int32_t version, int64_t deadline_ms, agent_version_fn *fn,
-                      void *arg, struct err *err);
+int agent_version_get(struct pg *pg, struct uuid agent, int32_t version, int64_t deadline_ms,
+                      agent_version_fn *fn, void *arg, struct err *err);
 
 typedef void agent_chunk_fn(void *arg, struct str data, const struct err *err);
-int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t deadline_ms, agent_chunk_fn *fn,
-                   void *arg, struct err *err);
+int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t deadline_ms,
+                   agent_chunk_fn *fn, void *arg, struct err *err);
 
-/* Ends a build, once: a version that has left `building` stays as it is. A ready one begins to serve unless a newer
- * one serves already. */
+/* Ends a build, once: a version that has left `building` stays as it is. A ready one begins to serve unless a
+ * newer one serves already. */
 struct agent_built {
     struct uuid id;
     bool ready;
@@ -91,7 +92,7 @@ struct agent_built {
     enum err_code error;
     struct str error_message, log;
 };
-int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadline_ms, agent_done_fn *fn, void *arg,
-                       struct err *err);
+int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadline_ms, agent_done_fn *fn,
+                       void *arg, struct err *err);
 
 #endif

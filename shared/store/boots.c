@@ -1,8 +1,9 @@
-/* Gateways' boots: what a gateway leaves behind so that its death between a commit and its XADD loses nothing.
+/* Gateways' boots: what a gateway leaves behind so that its death between a commit and its XADD loses
+ * nothing.
  *
- * Order of proof: (1) the row says which ids may not have reached Redis; (2) once its backends are terminated and
- * its session lock can be had, none of its transactions can still commit; (3) so every open row at or above the
- * mark is visible, and is handed to the feeder before the row is deleted. */
+ * Order of proof: (1) the row says which ids may not have reached Redis; (2) once its backends are terminated
+ * and its session lock can be had, none of its transactions can still commit; (3) so every open row at or
+ * above the mark is visible, and is handed to the feeder before the row is deleted. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,13 +11,13 @@
 #include "store/call.h"
 #include "store/sweep.h"
 
-static const char sql_keep[] =
-    "INSERT INTO gateway_boots (boot, low, lock_key) VALUES ($1, $2, $3) "
-    "ON CONFLICT (boot) DO UPDATE SET low = excluded.low, seen_at = now()";
+static const char sql_keep[] = "INSERT INTO gateway_boots (boot, low, lock_key) VALUES ($1, $2, $3) "
+                               "ON CONFLICT (boot) DO UPDATE SET low = excluded.low, seen_at = now()";
 static const char sql_end[] = "DELETE FROM gateway_boots WHERE boot = $1";
 static const char sql_lock[] = "SELECT pg_advisory_lock_shared($1)";
 static const char sql_dead[] =
-    "WITH b AS (SELECT boot, low, lock_key FROM gateway_boots WHERE seen_at < now() - $1 * interval '1 millisecond' "
+    "WITH b AS (SELECT boot, low, lock_key FROM gateway_boots WHERE seen_at < now() - $1 * interval '1 "
+    "millisecond' "
     "ORDER BY seen_at LIMIT 1), "
     "k AS MATERIALIZED (SELECT count(pg_terminate_backend(a.pid)) AS n FROM pg_stat_activity a, b "
     "WHERE a.application_name = 'sandpiper-gateway ' || b.boot) "
@@ -37,7 +38,8 @@ void boot_application(struct uuid boot, char out[BOOT_NAME_BYTES])
     snprintf(out, BOOT_NAME_BYTES, "sandpiper-gateway %s", text);
 }
 
-int boot_keep(struct pg *pg, struct uuid boot, struct uuid low, int64_t deadline_ms, sweep_done_fn *fn, void *arg)
+int boot_keep(struct pg *pg, struct uuid boot, struct uuid low, int64_t deadline_ms, sweep_done_fn *fn,
+              void *arg)
 {
     struct pg_params *p = pg_params_new(128);
     if (p != NULL) {
@@ -69,7 +71,8 @@ static void reply_dead(void *arg, const struct pg_result *r, const struct err *e
     struct store_call *c = arg;
     bool found = err == NULL && pg_rows(r) == 1;
     ((boot_dead_fn *)c->fn)(c->arg, found, found ? pg_get_uuid(r, 0, 0) : (struct uuid){0},
-                            found ? pg_get_uuid(r, 0, 1) : (struct uuid){0}, found && pg_get_bool(r, 0, 2), err);
+                            found ? pg_get_uuid(r, 0, 1) : (struct uuid){0}, found && pg_get_bool(r, 0, 2),
+                            err);
     free(c);
 }
 
@@ -92,5 +95,6 @@ static void reply_clock(void *arg, const struct pg_result *r, const struct err *
 
 int clock_get(struct pg *pg, int64_t deadline_ms, clock_fn *fn, void *arg)
 {
-    return store_query(pg, sql_clock, pg_params_new(64), deadline_ms, reply_clock, (void (*)(void))fn, arg, NULL);
+    return store_query(pg, sql_clock, pg_params_new(64), deadline_ms, reply_clock, (void (*)(void))fn, arg,
+                       NULL);
 }

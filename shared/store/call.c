@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-int store_query(struct pg *pg, const char *sql, struct pg_params *params, int64_t deadline_ms, pg_done_fn *reply,
-                void (*fn)(void), void *arg, struct err *err)
+int store_query(struct pg *pg, const char *sql, struct pg_params *params, int64_t deadline_ms,
+                pg_done_fn *reply, void (*fn)(void), void *arg, struct err *err)
 {
     struct store_call *c = params != NULL ? malloc(sizeof *c) : NULL;
     int rc = -1;

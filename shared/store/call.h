@@ -11,8 +11,8 @@ struct store_call {
 };
 
 /* Takes params (NULL is out of memory). 0, or -1 and *err. */
-int store_query(struct pg *pg, const char *sql, struct pg_params *params, int64_t deadline_ms, pg_done_fn *reply,
-                void (*fn)(void), void *arg, struct err *err);
+int store_query(struct pg *pg, const char *sql, struct pg_params *params, int64_t deadline_ms,
+                pg_done_fn *reply, void (*fn)(void), void *arg, struct err *err);
 
 /* A reader for `void fn(void *arg, const struct err *err)`. */
 typedef void store_done_fn(void *arg, const struct err *err);

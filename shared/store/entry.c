@@ -72,8 +72,8 @@ bool entry_encode(const struct entry *e, struct buf *out)
 
 static bool plausible(const struct entry *e)
 {
-    return (e->kind == ENTRY_INVOCATION || e->kind == ENTRY_BUILD) && (unsigned)e->priority < INV_PRIORITIES &&
-           e->attempt >= 1 && e->version >= 1 && e->timeout_ms > 0;
+    return (e->kind == ENTRY_INVOCATION || e->kind == ENTRY_BUILD) &&
+           (unsigned)e->priority < INV_PRIORITIES && e->attempt >= 1 && e->version >= 1 && e->timeout_ms > 0;
 }
 
 bool entry_decode(struct str body, struct entry *e)

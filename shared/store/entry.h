@@ -1,4 +1,5 @@
-/* What a stream entry carries: everything an executor needs to decide and mostly all it needs to run; no secret.
+/* What a stream entry carries: everything an executor needs to decide and mostly all it needs to run; no
+ * secret.
  *
  * The body is one packed field (little-endian, a version byte first), so that an XADD has three fields and a
  * reader parses once. Decoding trusts nothing: entries may come from an older or broken writer. */
@@ -26,11 +27,11 @@ struct entry {
     int16_t max_attempts, retry_on, reruns, blames;
     enum inv_priority priority;
     int32_t timeout_ms;
-    wall_t queue_deadline;  /* not started by then: expired */
-    wall_t ready;           /* when it could first have run: created, or a retry's not_before */
+    wall_t queue_deadline; /* not started by then: expired */
+    wall_t ready;          /* when it could first have run: created, or a retry's not_before */
     uint32_t prompt_bytes;
-    bool prompt_inline;     /* prompt holds it; else it is in PostgreSQL */
-    struct str prompt;      /* a view into the decoded body */
+    bool prompt_inline; /* prompt holds it; else it is in PostgreSQL */
+    struct str prompt;  /* a view into the decoded body */
 };
 
 enum { ENTRY_MAX_BYTES = INV_ENTRY_PROMPT_BYTES + 256 };

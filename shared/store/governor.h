@@ -1,7 +1,8 @@
 /* The provider's governor: one per provider key, in Redis, shared by the fleet (DESIGN section 6).
  *
- * Meters creates a second (token bucket) and live sandboxes (semaphore). Permits come before entries: a job is
- * claimed only when its sandbox may be created. Unlimited unless configured; then nothing is asked of Redis. */
+ * Meters creates a second (token bucket) and live sandboxes (semaphore). Permits come before entries: a job
+ * is claimed only when its sandbox may be created. Unlimited unless configured; then nothing is asked of
+ * Redis. */
 #ifndef STORE_GOVERNOR_H
 #define STORE_GOVERNOR_H
 

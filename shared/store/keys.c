@@ -10,7 +10,8 @@ static const char sql_lookup[] =
     "WHERE hash = $1";
 
 static const char sql_create[] =
-    "WITH made AS (INSERT INTO tenants (name) SELECT $1 WHERE $2 ON CONFLICT (name) DO NOTHING RETURNING id), "
+    "WITH made AS (INSERT INTO tenants (name) SELECT $1 WHERE $2 ON CONFLICT (name) DO NOTHING RETURNING "
+    "id), "
     "t AS (SELECT id FROM made UNION ALL SELECT id FROM tenants WHERE name = $1 LIMIT 1) "
     "INSERT INTO api_keys (id, tenant, hash, name, prefix) SELECT $3, t.id, $4, $5, $6 FROM t RETURNING id";
 
@@ -19,13 +20,14 @@ static void reply_lookup(void *arg, const struct pg_result *r, const struct err 
     struct store_call *c = arg;
     struct api_key key = {0};
     if (err == NULL && pg_rows(r) == 1)
-        key = (struct api_key){.id = pg_get_uuid(r, 0, 0), .tenant = pg_get_int4(r, 0, 1), .valid = pg_get_bool(r, 0, 2)};
+        key = (struct api_key){
+            .id = pg_get_uuid(r, 0, 0), .tenant = pg_get_int4(r, 0, 1), .valid = pg_get_bool(r, 0, 2)};
     ((key_lookup_fn *)c->fn)(c->arg, &key, err);
     free(c);
 }
 
-int key_lookup(struct pg *pg, const uint8_t hash[SHA256_BYTES], int64_t deadline_ms, key_lookup_fn *fn, void *arg,
-               struct err *err)
+int key_lookup(struct pg *pg, const uint8_t hash[SHA256_BYTES], int64_t deadline_ms, key_lookup_fn *fn,
+               void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL)

@@ -19,8 +19,8 @@ struct api_key {
 
 typedef void key_lookup_fn(void *arg, const struct api_key *key, const struct err *err);
 /* By hash: the key's text is in no statement. */
-int key_lookup(struct pg *pg, const uint8_t hash[SHA256_BYTES], int64_t deadline_ms, key_lookup_fn *fn, void *arg,
-               struct err *err);
+int key_lookup(struct pg *pg, const uint8_t hash[SHA256_BYTES], int64_t deadline_ms, key_lookup_fn *fn,
+               void *arg, struct err *err);
 
 typedef void key_create_fn(void *arg, struct uuid id, const struct err *err);
 /* Makes the tenant when it is new (create_tenant) or fails with ERR_NOT_FOUND. */

@@ -1,5 +1,5 @@
-/* Migrations. One connection, one statement at a time: lock, read what is applied, apply the rest in order. The
- * lock goes with the connection. */
+/* Migrations. One connection, one statement at a time: lock, read what is applied, apply the rest in order.
+ * The lock goes with the connection. */
 #include "store/migrate.h"
 
 #include <stdlib.h>
@@ -23,7 +23,7 @@ struct migrator {
     migrate_step_fn *step;
     migrate_done_fn *done;
     void *arg;
-    int at;              /* the next migration to look at */
+    int at; /* the next migration to look at */
     struct err err;
     struct loop_task end;
 };
@@ -60,7 +60,8 @@ static void apply_next(struct migrator *m)
     const struct migration *next = &migrations[m->at];
     struct buf script;
     buf_init(&script, 1 << 20);
-    buf_printf(&script, "BEGIN;\n%s\nINSERT INTO schema_migrations (version, name) VALUES (%d, '%s');\nCOMMIT;",
+    buf_printf(&script,
+               "BEGIN;\n%s\nINSERT INTO schema_migrations (version, name) VALUES (%d, '%s');\nCOMMIT;",
                next->sql, next->version, next->name);
     if (script.failed || pg_script(m->pg, buf_view(&script), STEP_MS, on_applied, m, &m->err) == NULL)
         end(m, NULL);
@@ -109,10 +110,11 @@ int migrate_run(struct loop *loop, const char *url, migrate_step_fn *step, migra
     if (m == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory");
     *m = (struct migrator){.loop = loop, .step = step, .done = done, .arg = arg};
-    m->pg = pg_open(loop, &(struct pg_options){.url = url,
-                                               .application = "sandpiper-migrate",
-                                               .max_inflight = 1,
-                                               .statement_timeout_ms = STEP_MS},
+    m->pg = pg_open(loop,
+                    &(struct pg_options){.url = url,
+                                         .application = "sandpiper-migrate",
+                                         .max_inflight = 1,
+                                         .statement_timeout_ms = STEP_MS},
                     err);
     if (m->pg == NULL || pg_script(m->pg, str_of(sql_begin), LOCK_MS, on_locked, m, err) == NULL) {
         pg_close(&m->pg);
@@ -143,7 +145,8 @@ static void check_end(struct check *c, int found, struct uuid deployment, const 
 
 static void on_checked(void *arg, const struct pg_result *r, const struct err *err)
 {
-    check_end(arg, err == NULL ? pg_get_int4(r, 0, 0) : 0, err == NULL ? pg_get_uuid(r, 0, 1) : (struct uuid){0}, err);
+    check_end(arg, err == NULL ? pg_get_int4(r, 0, 0) : 0,
+              err == NULL ? pg_get_uuid(r, 0, 1) : (struct uuid){0}, err);
 }
 
 static void on_exists(void *arg, const struct pg_result *r, const struct err *err)

@@ -20,8 +20,8 @@ typedef void migrate_step_fn(void *arg, const struct migration *m);
 typedef void migrate_done_fn(void *arg, const struct err *err);
 
 struct migrator;
-/* Brings the database of url up to date: twice and concurrently safe (a session advisory lock; each script is one
- * transaction with its own row in schema_migrations). Frees itself after done, from the loop. */
+/* Brings the database of url up to date: twice and concurrently safe (a session advisory lock; each script is
+ * one transaction with its own row in schema_migrations). Frees itself after done, from the loop. */
 int migrate_run(struct loop *loop, const char *url, migrate_step_fn *step, migrate_done_fn *done, void *arg,
                 struct err *err);
 

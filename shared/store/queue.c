@@ -1,5 +1,5 @@
-/* The queue: names, how calls are made, enqueueing and the backlog marks. Leases are in queue_lease.c, what only
- * dispatchers look at in queue_watch.c. */
+/* The queue: names, how calls are made, enqueueing and the backlog marks. Leases are in queue_lease.c, what
+ * only dispatchers look at in queue_watch.c. */
 #include "store/queue_internal.h"
 
 #include <stdio.h>
@@ -64,8 +64,8 @@ void queue_call_free(struct queue_call *c)
     free(c);
 }
 
-int queue_eval(struct queue *q, struct redis_script *script, const char *const *keys, int nkeys, struct args *args,
-               redis_done_fn *reply, struct queue_call *call, struct err *err)
+int queue_eval(struct queue *q, struct redis_script *script, const char *const *keys, int nkeys,
+               struct args *args, redis_done_fn *reply, struct queue_call *call, struct err *err)
 {
     struct str k[16];
     INVARIANT(nkeys <= 16);
@@ -74,7 +74,8 @@ int queue_eval(struct queue *q, struct redis_script *script, const char *const *
     int rc = -1;
     if (call == NULL || args->failed)
         err_set(err, ERR_NO_MEMORY, "no memory for a call to Redis");
-    else if (redis_eval(q->redis, script, k, nkeys, args->v, args->n, QUEUE_TIMEOUT_MS, reply, call, err) != NULL)
+    else if (redis_eval(q->redis, script, k, nkeys, args->v, args->n, QUEUE_TIMEOUT_MS, reply, call, err) !=
+             NULL)
         rc = 0;
     if (rc != 0)
         queue_call_free(call);
@@ -231,5 +232,6 @@ int queue_backlog_clear(struct queue *q, const struct queue_backlog *items, size
         args_int(&a, items[i].tenant);
         args_int(&a, items[i].generation);
     }
-    return queue_eval(q, &script_backlog, backlog_keys, 3, &a, queue_reply_done, queue_call_new(NULL, NULL, n), NULL);
+    return queue_eval(q, &script_backlog, backlog_keys, 3, &a, queue_reply_done,
+                      queue_call_new(NULL, NULL, n), NULL);
 }

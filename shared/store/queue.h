@@ -4,16 +4,16 @@
  *   sp:epoch            which rebuild the streams belong to; absent: Redis lost its memory
  *   sp:ident            the Redis (run_id/master_replid) that they were rebuilt on: another one is a loss
  *   sp:hold             set for a few seconds after a loss: executors re-assert, nobody enqueues
- *   sp:q:<priority>:0   streams of work that may run now, consumer group `executors`; sp:q:build for agent builds
- *   sp:live             hash: job id -> "state attempt owner stream entry tenant"; state q(ueued) s(tarting) r(unning)
- *   sp:tw               hash: tenant -> entries on streams that nobody has claimed (its window)
- *   sp:bl, sp:blg       hashes: tenant -> lowest id that waits in PostgreSQL; generation of that mark
+ *   sp:q:<priority>:0   streams of work that may run now, consumer group `executors`; sp:q:build for agent
+ * builds sp:live             hash: job id -> "state attempt owner stream entry tenant"; state q(ueued)
+ * s(tarting) r(unning) sp:tw               hash: tenant -> entries on streams that nobody has claimed (its
+ * window) sp:bl, sp:blg       hashes: tenant -> lowest id that waits in PostgreSQL; generation of that mark
  *   sp:execs, sp:x:<boot>  executors and their leases; sp:cx:<boot>  ids that boot must cancel
  *   sp:gov:*            the provider's governor; sp:lead the lead
  * Channels: sp:done (17 bytes a job: id, state), sp:ctl:<boot> (ids to cancel).
  *
- * Every call takes a typed callback that fires once, from the loop, with err set when Redis could not answer; NULL
- * callbacks are fine where the outcome does not matter. Jobs a call: at most QUEUE_BATCH. */
+ * Every call takes a typed callback that fires once, from the loop, with err set when Redis could not answer;
+ * NULL callbacks are fine where the outcome does not matter. Jobs a call: at most QUEUE_BATCH. */
 #ifndef STORE_QUEUE_H
 #define STORE_QUEUE_H
 
@@ -34,8 +34,8 @@ enum {
     QUEUE_STREAM_BYTES = 24,
     QUEUE_ENTRY_BYTES = 48,
     QUEUE_TIMEOUT_MS = 5000,
-    QUEUE_HOLD_MS = 3000,       /* DESIGN section 4: living executors re-assert for 3 s */
-    QUEUE_LEASE_TTL_MS = 2000,  /* DESIGN section 4, "Leases" */
+    QUEUE_HOLD_MS = 3000,      /* DESIGN section 4: living executors re-assert for 3 s */
+    QUEUE_LEASE_TTL_MS = 2000, /* DESIGN section 4, "Leases" */
     QUEUE_DONE_RECORD_BYTES = 17,
 };
 
@@ -54,8 +54,8 @@ typedef void queue_done_fn(void *arg, const struct err *err);
 enum queue_source { QUEUE_FIRST = 'g', QUEUE_FED = 'd' };
 enum { QUEUE_KNOWN = 0, QUEUE_ADDED = 1, QUEUE_WAITS = 2 };
 
-/* Puts entries on their streams. QUEUE_FIRST: a gateway's fresh commits (their tenant is marked when they must
- * wait); QUEUE_FED: a dispatcher's. Returns 0, or -1 when nothing was sent. fn may be NULL. */
+/* Puts entries on their streams. QUEUE_FIRST: a gateway's fresh commits (their tenant is marked when they
+ * must wait); QUEUE_FED: a dispatcher's. Returns 0, or -1 when nothing was sent. fn may be NULL. */
 int queue_enqueue(struct queue *q, enum queue_source source, const struct entry *entries, size_t n,
                   queue_verdicts_fn *fn, void *arg, struct err *err);
 
@@ -91,16 +91,16 @@ struct lease {
 /* An entry as XREADGROUP gave it. */
 struct queue_delivery {
     struct lease lease;
-    struct entry job;     /* views into the reply: valid during the callback */
+    struct entry job; /* views into the reply: valid during the callback */
     char epoch[40];
-    bool first;           /* the gateway's own XADD */
-    bool broken;          /* not decodable: acknowledge and drop */
+    bool first;  /* the gateway's own XADD */
+    bool broken; /* not decodable: acknowledge and drop */
 };
 typedef void queue_read_fn(void *arg, const struct queue_delivery *items, size_t n, const struct err *err);
-/* XREADGROUP on `redis` (a connection of its own when block_ms > 0). streams: NULL-ended names. COUNT is per stream.
- * from_pending: this consumer's own pending list from id 0 instead of new entries. */
-int queue_read(struct redis *redis, const char *consumer, const char *const *streams, int count, int64_t block_ms,
-               bool from_pending, queue_read_fn *fn, void *arg, struct err *err);
+/* XREADGROUP on `redis` (a connection of its own when block_ms > 0). streams: NULL-ended names. COUNT is per
+ * stream. from_pending: this consumer's own pending list from id 0 instead of new entries. */
+int queue_read(struct redis *redis, const char *consumer, const char *const *streams, int count,
+               int64_t block_ms, bool from_pending, queue_read_fn *fn, void *arg, struct err *err);
 
 /* Creates the group (and stream) where missing; BUSYGROUP is success. */
 int queue_groups_create(struct queue *q, queue_done_fn *fn, void *arg);
@@ -110,13 +110,13 @@ struct queue_claim {
     const char *epoch;
 };
 /* 1: leased to boot; 0: not to be run (already acknowledged and deleted). */
-int queue_claim(struct queue *q, struct uuid boot, const struct queue_claim *items, size_t n, queue_verdicts_fn *fn,
-                void *arg);
+int queue_claim(struct queue *q, struct uuid boot, const struct queue_claim *items, size_t n,
+                queue_verdicts_fn *fn, void *arg);
 int queue_progress(struct queue *q, struct uuid boot, const struct lease *const *items, size_t n);
 
 /* Ends leases after the outcomes are durable; done (17-byte records) is published, may be empty. */
-int queue_release(struct queue *q, struct uuid boot, const struct lease *const *items, size_t n, struct str done,
-                  queue_done_fn *fn, void *arg);
+int queue_release(struct queue *q, struct uuid boot, const struct lease *const *items, size_t n,
+                  struct str done, queue_done_fn *fn, void *arg);
 
 struct queue_assert_item {
     const struct lease *lease;
@@ -126,13 +126,13 @@ struct queue_assert_item {
 int queue_assert(struct queue *q, struct uuid boot, const struct queue_assert_item *items, size_t n,
                  queue_verdicts_fn *fn, void *arg);
 
-typedef void queue_beat_fn(void *arg, struct str epoch, bool was_missing, const struct uuid *cancels, size_t n,
-                           const struct err *err);
+typedef void queue_beat_fn(void *arg, struct str epoch, bool was_missing, const struct uuid *cancels,
+                           size_t n, const struct err *err);
 int queue_beat(struct queue *q, struct uuid boot, int running, queue_beat_fn *fn, void *arg);
 
 struct queue_requeue_item {
-    struct lease lease;          /* the lease that ends */
-    const struct entry *again;   /* NULL: only drop the lease */
+    struct lease lease;        /* the lease that ends */
+    const struct entry *again; /* NULL: only drop the lease */
 };
 /* owner NULL: entries delivered to a consumer that never leased them. 1 done, 0 somebody else has it. */
 int queue_requeue(struct queue *q, const struct uuid *owner, const struct queue_requeue_item *items, size_t n,
@@ -148,11 +148,12 @@ int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg
 struct queue_live {
     enum inv_state state; /* INV_NONE: not in Redis; else QUEUED, STARTING, RUNNING */
     int16_t attempt;
-    struct uuid owner;    /* zero while queued */
+    struct uuid owner; /* zero while queued */
     struct lease lease;
 };
 typedef void queue_states_fn(void *arg, const struct queue_live *items, size_t n, const struct err *err);
-int queue_states(struct queue *q, const struct uuid *ids, size_t n, queue_states_fn *fn, void *arg, struct err *err);
+int queue_states(struct queue *q, const struct uuid *ids, size_t n, queue_states_fn *fn, void *arg,
+                 struct err *err);
 
 /* One page of all live records. cursor "0" starts; the callback's next is "0" at the end. */
 typedef void queue_scan_fn(void *arg, struct str next, const struct uuid *ids, const struct queue_live *items,
@@ -169,8 +170,8 @@ int queue_lead(struct queue *q, struct uuid token, int64_t ttl_ms, queue_lead_fn
 
 /* Redis's identity: any change is a loss (DESIGN section 4). */
 struct queue_identity {
-    char epoch[40]; /* "" when absent */
-    char now[100];  /* run_id/master_replid, as INFO says */
+    char epoch[40];  /* "" when absent */
+    char now[100];   /* run_id/master_replid, as INFO says */
     char known[100]; /* the same when the streams were last rebuilt; "" when absent */
     bool hold;
 };
@@ -178,7 +179,8 @@ typedef void queue_identity_fn(void *arg, const struct queue_identity *id, const
 int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg);
 
 /* Empties the transport and begins a new epoch on the Redis that id describes. */
-int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn, void *arg);
+int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn,
+                void *arg);
 
 /* The registered executors and whether each one's lease key is there. */
 typedef void queue_executors_fn(void *arg, const struct uuid *boots, const bool *alive, size_t n,
@@ -187,12 +189,13 @@ int queue_executors(struct queue *q, queue_executors_fn *fn, void *arg);
 /* Strikes a dead executor off the register, its cancel set and its (empty) consumers. */
 int queue_executor_forget(struct queue *q, struct uuid boot);
 
-/* Entries delivered to a consumer (a boot) and not acknowledged, with their bodies; up to QUEUE_BATCH a stream. */
+/* Entries delivered to a consumer (a boot) and not acknowledged, with their bodies; up to QUEUE_BATCH a
+ * stream. */
 int queue_pending_of(struct queue *q, struct uuid boot, const char *stream, queue_read_fn *fn, void *arg);
 
 /* ---- names ---- */
 
-extern const char *const queue_streams[];       /* high, normal, low, NULL */
+extern const char *const queue_streams[]; /* high, normal, low, NULL */
 extern const char queue_build_stream[];
 #define QUEUE_CHANNEL_DONE "sp:done"
 #define QUEUE_CHANNEL_CTL "sp:ctl:"

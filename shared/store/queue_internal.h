@@ -13,18 +13,18 @@ struct queue {
 
 /* A call under way: who gets the answer. Freed when it has been given. */
 struct queue_call {
-    void (*fn)(void);  /* the typed callback, cast back by its reader */
+    void (*fn)(void); /* the typed callback, cast back by its reader */
     void *arg;
     size_t n;
-    void *extra;       /* owned by the call; freed with it */
+    void *extra; /* owned by the call; freed with it */
 };
 
 struct queue_call *queue_call_new(void (*fn)(void), void *arg, size_t n);
 void queue_call_free(struct queue_call *c);
 
 /* Sends a script; takes call and the args' contents. On refusal frees the call and returns -1. */
-int queue_eval(struct queue *q, struct redis_script *script, const char *const *keys, int nkeys, struct args *args,
-               redis_done_fn *reply, struct queue_call *call, struct err *err);
+int queue_eval(struct queue *q, struct redis_script *script, const char *const *keys, int nkeys,
+               struct args *args, redis_done_fn *reply, struct queue_call *call, struct err *err);
 int queue_send(struct redis *redis, struct args *args, int64_t timeout_ms, redis_done_fn *reply,
                struct queue_call *call, struct err *err);
 

@@ -13,7 +13,10 @@ static struct redis_script script_release = {.body = lua_release};
 
 static enum inv_state live_state(struct str s)
 {
-    return str_eq_c(s, "q") ? INV_QUEUED : str_eq_c(s, "s") ? INV_STARTING : str_eq_c(s, "r") ? INV_RUNNING : INV_NONE;
+    return str_eq_c(s, "q")   ? INV_QUEUED
+           : str_eq_c(s, "s") ? INV_STARTING
+           : str_eq_c(s, "r") ? INV_RUNNING
+                              : INV_NONE;
 }
 
 bool queue_live_parse(struct str text, struct uuid id, struct queue_live *out)
@@ -55,7 +58,8 @@ static void reply_states(void *arg, const struct redis_reply *reply, const struc
     queue_call_free(c);
 }
 
-int queue_states(struct queue *q, const struct uuid *ids, size_t n, queue_states_fn *fn, void *arg, struct err *err)
+int queue_states(struct queue *q, const struct uuid *ids, size_t n, queue_states_fn *fn, void *arg,
+                 struct err *err)
 {
     struct args a;
     struct queue_call *c = queue_call_new((void (*)(void))fn, arg, n);
@@ -105,7 +109,8 @@ int queue_scan(struct queue *q, struct str cursor, queue_scan_fn *fn, void *arg)
     args_copy(&a, cursor);
     args_cstr(&a, "COUNT");
     args_cstr(&a, "500");
-    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_scan, queue_call_new((void (*)(void))fn, arg, 0), NULL);
+    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_scan, queue_call_new((void (*)(void))fn, arg, 0),
+                      NULL);
 }
 
 int queue_forget(struct queue *q, const struct uuid *ids, const struct queue_live *seen, size_t n)
@@ -123,7 +128,8 @@ int queue_forget(struct queue *q, const struct uuid *ids, const struct queue_liv
         args_int(&a, seen[i].attempt);
         args_str(&a, str_of(seen[i].lease.stream));
         args_str(&a, str_of(seen[i].lease.entry));
-        if (queue_eval(q, &script_release, keys, 3, &a, queue_reply_done, queue_call_new(NULL, NULL, 1), NULL) != 0)
+        if (queue_eval(q, &script_release, keys, 3, &a, queue_reply_done, queue_call_new(NULL, NULL, 1),
+                       NULL) != 0)
             return -1;
     }
     return 0;
@@ -145,7 +151,8 @@ int queue_lead(struct queue *q, struct uuid token, int64_t ttl_ms, queue_lead_fn
     args_init(&a, 256);
     args_uuid_text(&a, token);
     args_int(&a, ttl_ms);
-    return queue_eval(q, &script_lead, keys, 1, &a, reply_lead, queue_call_new((void (*)(void))fn, arg, 0), NULL);
+    return queue_eval(q, &script_lead, keys, 1, &a, reply_lead, queue_call_new((void (*)(void))fn, arg, 0),
+                      NULL);
 }
 
 /* ---- identity ---- */
@@ -166,15 +173,16 @@ static void reply_info(void *arg, const struct redis_reply *reply, const struct 
     struct queue_call *c = arg;
     struct queue_identity *id = c->extra;
     if (err == NULL) {
-        struct str run = info_value(redis_str(reply), "run_id"), repl = info_value(redis_str(reply), "master_replid");
+        struct str run = info_value(redis_str(reply), "run_id"),
+                   repl = info_value(redis_str(reply), "master_replid");
         snprintf(id->now, sizeof id->now, "%.*s/%.*s", STR_ARG(run), STR_ARG(repl));
     }
     ((queue_identity_fn *)c->fn)(c->arg, err == NULL ? id : NULL, err);
     queue_call_free(c);
 }
 
-/* The first answer: epoch and hold; asks for INFO then. MGET and INFO cannot be one command, and a loss between
- * the two shows at the next look. */
+/* The first answer: epoch and hold; asks for INFO then. MGET and INFO cannot be one command, and a loss
+ * between the two shows at the next look. */
 struct identity_call {
     struct queue *q;
     queue_identity_fn *fn;
@@ -227,10 +235,12 @@ int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg)
     return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_epoch, c, NULL);
 }
 
-int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn, void *arg)
+int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn,
+                void *arg)
 {
-    const char *const keys[] = {"sp:epoch",       "sp:hold",        "sp:live",          "sp:tw",   queue_streams[0],
-                                queue_streams[1], queue_streams[2], queue_build_stream, "sp:ident"};
+    const char *const keys[] = {"sp:epoch",       "sp:hold",          "sp:live",
+                                "sp:tw",          queue_streams[0],   queue_streams[1],
+                                queue_streams[2], queue_build_stream, "sp:ident"};
     struct args a;
     args_init(&a, 256);
     args_uuid_text(&a, new_epoch);

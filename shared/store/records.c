@@ -1,40 +1,73 @@
 /* Reading invocations back.
  *
- * The look-ups are LATERAL subqueries fenced with OFFSET 0: one index probe an id in the one partition that can
- * hold it, whatever the planner believes of the sizes of partitions that it has no statistics for. */
+ * The look-ups are LATERAL subqueries fenced with OFFSET 0: one index probe an id in the one partition that
+ * can hold it, whatever the planner believes of the sizes of partitions that it has no statistics for. */
 #include "store/records.h"
 
 #include <stdlib.h>
 
 #include "store/call.h"
 
-#define RECORD_SELECT(result_join) \
-    "SELECT i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, i.prompt, i.prompt_bytes, i.metadata, " \
-    "EXISTS (SELECT FROM cancels c WHERE c.id = i.id), a.attempt, a.not_before, " \
-    "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, r.output, r.output_bytes, " \
-    "r.output_truncated, r.logs, r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at, " \
-    "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes, " \
-    "h.attempts::text " \
-    "FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) " \
-    "JOIN LATERAL (SELECT * FROM invocations i WHERE i.id = w.id AND i.tenant = w.tenant OFFSET 0) i ON true " \
-    result_join " JOIN LATERAL (SELECT * FROM results r WHERE r.id = w.id OFFSET 0) r ON true " \
-    "LEFT JOIN LATERAL (SELECT attempt, not_before FROM attempts a WHERE a.id = w.id ORDER BY attempt DESC LIMIT 1) " \
-    "a ON true " \
-    "LEFT JOIN LATERAL (SELECT * FROM usage u WHERE u.id = w.id AND u.attempt = r.attempt OFFSET 0) u ON true " \
-    "LEFT JOIN LATERAL (SELECT json_agg(json_build_object('attempt', u.attempt, 'sandbox_id', u.sandbox, " \
-    "'queue_ms', u.queue_ms, 'sandbox_start_ms', u.sandbox_start_ms, 'run_ms', u.run_ms, 'sandbox_ms', " \
-    "u.sandbox_ms, 'ended_by', (SELECT n.reason FROM attempts n WHERE n.id = u.id AND n.attempt = u.attempt + 1)) " \
-    "ORDER BY u.attempt) AS attempts FROM usage u WHERE u.id = w.id) h ON true " \
+#define RECORD_SELECT(result_join)                                                                           \
+    "SELECT i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, i.prompt, i.prompt_bytes, "         \
+    "i.metadata, "                                                                                           \
+    "EXISTS (SELECT FROM cancels c WHERE c.id = i.id), a.attempt, a.not_before, "                            \
+    "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, r.output, r.output_bytes, "  \
+    "r.output_truncated, r.logs, r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at, "              \
+    "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes, "                \
+    "h.attempts::text "                                                                                      \
+    "FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) "                                                 \
+    "JOIN LATERAL (SELECT * FROM invocations i WHERE i.id = w.id AND i.tenant = w.tenant OFFSET 0) i ON "    \
+    "true " result_join " JOIN LATERAL (SELECT * FROM results r WHERE r.id = w.id OFFSET 0) r ON true "      \
+    "LEFT JOIN LATERAL (SELECT attempt, not_before FROM attempts a WHERE a.id = w.id ORDER BY attempt DESC " \
+    "LIMIT 1) "                                                                                              \
+    "a ON true "                                                                                             \
+    "LEFT JOIN LATERAL (SELECT * FROM usage u WHERE u.id = w.id AND u.attempt = r.attempt OFFSET 0) u ON "   \
+    "true "                                                                                                  \
+    "LEFT JOIN LATERAL (SELECT json_agg(json_build_object('attempt', u.attempt, 'sandbox_id', u.sandbox, "   \
+    "'queue_ms', u.queue_ms, 'sandbox_start_ms', u.sandbox_start_ms, 'run_ms', u.run_ms, 'sandbox_ms', "     \
+    "u.sandbox_ms, 'ended_by', (SELECT n.reason FROM attempts n WHERE n.id = u.id AND n.attempt = "          \
+    "u.attempt + 1)) "                                                                                       \
+    "ORDER BY u.attempt) AS attempts FROM usage u WHERE u.id = w.id) h ON true "                             \
     "JOIN agents g ON g.id = i.agent"
 
 static const char sql_records[] = RECORD_SELECT("LEFT");
 static const char sql_ended[] = RECORD_SELECT("");
 
 enum column {
-    C_ID, C_TENANT, C_SLUG, C_VERSION, C_PRIORITY, C_TIMEOUT, C_PROMPT, C_PROMPT_BYTES, C_METADATA, C_CANCEL,
-    C_ATTEMPT, C_NOT_BEFORE, C_STATUS, C_RESULT_ATTEMPT, C_EXIT_CODE, C_SIGNAL, C_ERROR_CODE, C_ERROR_MESSAGE,
-    C_OUTPUT, C_OUTPUT_BYTES, C_OUTPUT_TRUNCATED, C_LOGS, C_LOGS_BYTES, C_LOGS_TRUNCATED, C_STARTED, C_FINISHED,
-    C_QUEUE_MS, C_START_MS, C_RUN_MS, C_SANDBOX_MS, C_CPU_MS, C_PEAK, C_ATTEMPTS,
+    C_ID,
+    C_TENANT,
+    C_SLUG,
+    C_VERSION,
+    C_PRIORITY,
+    C_TIMEOUT,
+    C_PROMPT,
+    C_PROMPT_BYTES,
+    C_METADATA,
+    C_CANCEL,
+    C_ATTEMPT,
+    C_NOT_BEFORE,
+    C_STATUS,
+    C_RESULT_ATTEMPT,
+    C_EXIT_CODE,
+    C_SIGNAL,
+    C_ERROR_CODE,
+    C_ERROR_MESSAGE,
+    C_OUTPUT,
+    C_OUTPUT_BYTES,
+    C_OUTPUT_TRUNCATED,
+    C_LOGS,
+    C_LOGS_BYTES,
+    C_LOGS_TRUNCATED,
+    C_STARTED,
+    C_FINISHED,
+    C_QUEUE_MS,
+    C_START_MS,
+    C_RUN_MS,
+    C_SANDBOX_MS,
+    C_CPU_MS,
+    C_PEAK,
+    C_ATTEMPTS,
 };
 
 static int64_t count_or_minus(const struct pg_result *r, int row, int col)
@@ -139,8 +172,8 @@ int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t 
     return get(pg, sql_records, keys, n, deadline_ms, fn, arg, err);
 }
 
-int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
-                      void *arg, struct err *err)
+int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                      records_fn *fn, void *arg, struct err *err)
 {
     return get(pg, sql_ended, keys, n, deadline_ms, fn, arg, err);
 }
@@ -173,15 +206,15 @@ static void reply_chunk(void *arg, const struct pg_result *result, const struct 
     free(c);
 }
 
-int blob_get(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk, int64_t deadline_ms,
-             blob_chunk_fn *fn, void *arg, struct err *err)
+int blob_get(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk,
+             int64_t deadline_ms, blob_chunk_fn *fn, void *arg, struct err *err)
 {
     return store_query(pg, sql_blob_get, blob_params(id, kind, attempt, chunk, 0), deadline_ms, reply_chunk,
-                 (void (*)(void))fn, arg, err);
+                       (void (*)(void))fn, arg, err);
 }
 
-int blob_put(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk, struct str data,
-             int64_t deadline_ms, blob_put_fn *fn, void *arg, struct err *err)
+int blob_put(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk,
+             struct str data, int64_t deadline_ms, blob_put_fn *fn, void *arg, struct err *err)
 {
     struct pg_params *p = blob_params(id, kind, attempt, chunk, data.n);
     if (p != NULL)
@@ -206,8 +239,8 @@ static void reply_cancel_put(void *arg, const struct pg_result *r, const struct 
     free(c);
 }
 
-int cancel_put(struct pg *pg, struct uuid id, int32_t tenant, int64_t deadline_ms, cancel_put_fn *fn, void *arg,
-               struct err *err)
+int cancel_put(struct pg *pg, struct uuid id, int32_t tenant, int64_t deadline_ms, cancel_put_fn *fn,
+               void *arg, struct err *err)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {

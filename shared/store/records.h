@@ -59,24 +59,25 @@ typedef void records_fn(void *arg, const struct record *records, size_t n, const
 int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
                 void *arg, struct err *err);
 
-/* Which of the keys have ended (for waiters after a reconnect): calls fn with those records only, bodies included. */
-int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
-                      void *arg, struct err *err);
+/* Which of the keys have ended (for waiters after a reconnect): calls fn with those records only, bodies
+ * included. */
+int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                      records_fn *fn, void *arg, struct err *err);
 
-/* Chunks of a large value: prompt (1), output (2), logs (3); attempt 0 for the prompt. One chunk a call; data is
- * empty past the end. */
+/* Chunks of a large value: prompt (1), output (2), logs (3); attempt 0 for the prompt. One chunk a call; data
+ * is empty past the end. */
 enum blob_kind { BLOB_PROMPT = 1, BLOB_OUTPUT = 2, BLOB_LOGS = 3 };
 typedef void blob_chunk_fn(void *arg, struct str data, const struct err *err);
-int blob_get(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk, int64_t deadline_ms,
-             blob_chunk_fn *fn, void *arg, struct err *err);
+int blob_get(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk,
+             int64_t deadline_ms, blob_chunk_fn *fn, void *arg, struct err *err);
 typedef void blob_put_fn(void *arg, const struct err *err);
 /* Idempotent. data at most INV_CHUNK_BYTES. */
-int blob_put(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk, struct str data,
-             int64_t deadline_ms, blob_put_fn *fn, void *arg, struct err *err);
+int blob_put(struct pg *pg, struct uuid id, enum blob_kind kind, int16_t attempt, int32_t chunk,
+             struct str data, int64_t deadline_ms, blob_put_fn *fn, void *arg, struct err *err);
 
 /* Puts a cancel on record. found: the invocation exists for the tenant; ended: it has a result already. */
 typedef void cancel_put_fn(void *arg, bool found, enum inv_state ended, const struct err *err);
-int cancel_put(struct pg *pg, struct uuid id, int32_t tenant, int64_t deadline_ms, cancel_put_fn *fn, void *arg,
-               struct err *err);
+int cancel_put(struct pg *pg, struct uuid id, int32_t tenant, int64_t deadline_ms, cancel_put_fn *fn,
+               void *arg, struct err *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* Settling. The statement has three parameter groups (results, usage, attempts); a row may be in two of them. */
+/* Settling. The statement has three parameter groups (results, usage, attempts); a row may be in two of them.
+ */
 #include "store/settle.h"
 
 #include <stdlib.h>
@@ -13,22 +14,27 @@ struct settler {
 static const char sql[] =
     "WITH d AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::uuid[], $5::int2[], $6::int4[], "
     "$7::text[], $8::text[], $9::text[], $10::bytea[], $11::int8[], $12::bool[], $13::bytea[], $14::int8[], "
-    "$15::bool[], $16::timestamptz[], $17::timestamptz[]) AS d (id, tenant, attempt, boot, status, exit_code, "
-    "signal, error_code, error_message, output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, "
+    "$15::bool[], $16::timestamptz[], $17::timestamptz[]) AS d (id, tenant, attempt, boot, status, "
+    "exit_code, "
+    "signal, error_code, error_message, output, output_bytes, output_truncated, logs, logs_bytes, "
+    "logs_truncated, "
     "started_at, finished_at)), "
-    "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, error_message, "
+    "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
+    "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at) "
     "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id), "
     "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, sandbox_start_ms, run_ms, "
     "sandbox_ms, cpu_ms, peak_memory_bytes) SELECT * FROM unnest($18::uuid[], $19::int2[], $20::int4[], "
     "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::int8[], "
     "$29::int8[]) ON CONFLICT (id, attempt) DO NOTHING), "
-    "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], $34::text[], $35::int2[], "
+    "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], $34::text[], "
+    "$35::int2[], "
     "$36::int2[]) AS n (id, attempt, tenant, not_before, reason, reruns, blames)), "
     "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "
     "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id) "
     "ON CONFLICT (id, attempt) DO NOTHING RETURNING id) "
-    "SELECT d.id, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = d.id AND x.attempt = d.attempt "
+    "SELECT d.id, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = d.id AND x.attempt = "
+    "d.attempt "
     "AND x.boot = d.boot) FROM d LEFT JOIN r ON r.id = d.id "
     "UNION ALL SELECT n.id, a.id IS NOT NULL FROM n LEFT JOIN a ON a.id = n.id";
 
@@ -78,15 +84,15 @@ static void put_exit_code(struct pg_params *p, const struct outcome *o)
 }
 
 /* One array over the rows for which `when` holds. */
-#define COLUMN(type, when, put) \
-    do { \
-        pg_array_begin(p, type); \
-        for (size_t i = 0; i < n; i++) { \
+#define COLUMN(type, when, put)                            \
+    do {                                                   \
+        pg_array_begin(p, type);                           \
+        for (size_t i = 0; i < n; i++) {                   \
             const struct outcome *o = outcome_of(rows[i]); \
-            if (when) \
-                put; \
-        } \
-        pg_array_end(p); \
+            if (when)                                      \
+                put;                                       \
+        }                                                  \
+        pg_array_end(p);                                   \
     } while (0)
 
 static void encode_results(struct pg_params *p, struct writer_row *const *rows, size_t n)
@@ -181,8 +187,8 @@ static void group_done(void *arg, struct writer_row *row, const struct err *err)
 static const struct writer_ops ops = {
     .sql = sql, .sql_large = sql, .encode = encode, .apply = apply, .done = group_done};
 
-struct settler *settler_new(struct loop *loop, struct pg *small, struct pg *large, settle_done_fn *done, void *arg,
-                            size_t max_bytes)
+struct settler *settler_new(struct loop *loop, struct pg *small, struct pg *large, settle_done_fn *done,
+                            void *arg, size_t max_bytes)
 {
     struct settler *s = calloc(1, sizeof *s);
     if (s == NULL)

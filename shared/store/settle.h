@@ -1,8 +1,9 @@
-/* Settling: the one place that ends attempts. Whoever ends one (executor, cancel, expiry, reaper) writes it here.
+/* Settling: the one place that ends attempts. Whoever ends one (executor, cancel, expiry, reaper) writes it
+ * here.
  *
- * One statement per group writes results (first writer wins, by primary key), usage (one row an attempt that held
- * a sandbox, whoever wins), and the attempts that follow. So a late attempt can never overwrite an outcome, and a
- * retry is allocated in the transaction that ends the attempt before it. */
+ * One statement per group writes results (first writer wins, by primary key), usage (one row an attempt that
+ * held a sandbox, whoever wins), and the attempts that follow. So a late attempt can never overwrite an
+ * outcome, and a retry is allocated in the transaction that ends the attempt before it. */
 #ifndef STORE_SETTLE_H
 #define STORE_SETTLE_H
 
@@ -29,10 +30,10 @@ struct outcome {
     enum inv_state state;
     bool has_exit_code;
     int32_t exit_code;
-    struct str signal;        /* "" none */
-    enum err_code error;      /* ERR_NONE: none */
+    struct str signal;   /* "" none */
+    enum err_code error; /* ERR_NONE: none */
     struct str error_message;
-    bool output_in_blobs;     /* written before with blob_put */
+    bool output_in_blobs; /* written before with blob_put */
     struct str output;
     int64_t output_bytes;
     bool output_truncated;
@@ -40,7 +41,7 @@ struct outcome {
     struct str logs;
     int64_t logs_bytes;
     bool logs_truncated;
-    wall_t started_at;        /* 0: never */
+    wall_t started_at; /* 0: never */
     wall_t finished_at;
 
     /* OUTCOME_RETRY: the attempt after this one */
@@ -63,8 +64,8 @@ struct settler;
 /* err NULL: durable (see won). Otherwise as writer.h. */
 typedef void settle_done_fn(void *arg, struct outcome *o, const struct err *err);
 
-struct settler *settler_new(struct loop *loop, struct pg *small, struct pg *large, settle_done_fn *done, void *arg,
-                            size_t max_bytes);
+struct settler *settler_new(struct loop *loop, struct pg *small, struct pg *large, settle_done_fn *done,
+                            void *arg, size_t max_bytes);
 void settler_free(struct settler **s);
 
 /* Takes the outcome until `done`; tried until deadline_ms from now. */

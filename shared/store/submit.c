@@ -12,15 +12,17 @@ struct submitter {
     void *arg;
 };
 
-#define INVOCATION_COLUMNS \
-    "id, tenant, agent, version, api_key, priority, timeout_ms, queue_timeout_ms, max_attempts, retry_on, prompt, " \
+#define INVOCATION_COLUMNS                                                                                  \
+    "id, tenant, agent, version, api_key, priority, timeout_ms, queue_timeout_ms, max_attempts, retry_on, " \
+    "prompt, "                                                                                              \
     "prompt_bytes, metadata"
-#define INVOCATION_ARRAYS \
-    "unnest($1::uuid[], $2::int4[], $3::uuid[], $4::int4[], $5::uuid[], $6::int2[], $7::int4[], $8::int8[], " \
+#define INVOCATION_ARRAYS                                                                         \
+    "unnest($1::uuid[], $2::int4[], $3::uuid[], $4::int4[], $5::uuid[], $6::int2[], $7::int4[], " \
+    "$8::int8[], "                                                                                \
     "$9::int2[], $10::int2[], $11::bytea[], $12::int4[], $13::text[])"
 
-static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
-                                " ON CONFLICT (id) DO NOTHING";
+static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS
+                                ") SELECT * FROM " INVOCATION_ARRAYS " ON CONFLICT (id) DO NOTHING";
 
 /* Large prompts: the chunks in the same statement, so that row and prompt are one commit. */
 static const char sql_large[] =
@@ -56,7 +58,8 @@ static void put_chunks(struct pg_params *p, struct writer_row *const *rows, size
                 else if (column == 1)
                     pg_put_int4(p, chunk);
                 else
-                    pg_put_bytea(p, str_make(s->prompt.p + at, left < INV_CHUNK_BYTES ? left : INV_CHUNK_BYTES));
+                    pg_put_bytea(p,
+                                 str_make(s->prompt.p + at, left < INV_CHUNK_BYTES ? left : INV_CHUNK_BYTES));
             }
         }
         pg_array_end(p);
@@ -79,14 +82,14 @@ static void put_metadata(struct pg_params *p, const struct submission *s)
         pg_put_null(p, PG_TEXT);
 }
 
-#define COLUMN(type, put) \
-    do { \
-        pg_array_begin(p, type); \
-        for (size_t i = 0; i < n; i++) { \
+#define COLUMN(type, put)                                 \
+    do {                                                  \
+        pg_array_begin(p, type);                          \
+        for (size_t i = 0; i < n; i++) {                  \
             const struct submission *s = sub_of(rows[i]); \
-            put; \
-        } \
-        pg_array_end(p); \
+            put;                                          \
+        }                                                 \
+        pg_array_end(p);                                  \
     } while (0)
 
 static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n, bool large)
@@ -114,7 +117,8 @@ static void group_done(void *arg, struct writer_row *row, const struct err *err)
     s->done(s->arg, (struct submission *)row, err);
 }
 
-static const struct writer_ops ops = {.sql = sql_small, .sql_large = sql_large, .encode = encode, .done = group_done};
+static const struct writer_ops ops = {
+    .sql = sql_small, .sql_large = sql_large, .encode = encode, .done = group_done};
 
 struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *large, struct pg *keyed,
                                 submit_done_fn *done, void *arg, size_t max_bytes)
@@ -142,14 +146,15 @@ void submitter_free(struct submitter **s)
 
 /* ---- idempotent submissions: claim the key, insert, and read back who has it, in one statement ----
  *
- * A key past its expiry is taken over. When the key is somebody's, the first part returns no row and nothing is
- * inserted; the second statement, queued right behind on the same connection, reads the owner. Sending both again
- * after a lost reply is harmless: the read finds our own id. */
+ * A key past its expiry is taken over. When the key is somebody's, the first part returns no row and nothing
+ * is inserted; the second statement, queued right behind on the same connection, reads the owner. Sending
+ * both again after a lost reply is harmless: the read finds our own id. */
 
 static const char sql_keyed[] =
     "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
     "SELECT t, $17, $18, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
-    "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = excluded.invocation, "
+    "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = "
+    "excluded.invocation, "
     "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), "
     "b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
     "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "

@@ -1,7 +1,7 @@
 /* Accepting invocations: the rows that a 2xx stands for.
  *
- * Plain submissions share group commits (writer.h). Those with an Idempotency-Key commit one by one on a connection
- * of their own, so that nobody else waits on a key's lock. */
+ * Plain submissions share group commits (writer.h). Those with an Idempotency-Key commit one by one on a
+ * connection of their own, so that nobody else waits on a key's lock. */
 #ifndef STORE_SUBMIT_H
 #define STORE_SUBMIT_H
 
@@ -28,14 +28,14 @@ struct submission {
     int64_t queue_timeout_ms;
     int16_t max_attempts, retry_on;
     struct str prompt;
-    struct str metadata; /* JSON text; empty: none */
+    struct str metadata;        /* JSON text; empty: none */
     struct str idempotency_key; /* empty: none */
     uint8_t fingerprint[SHA256_BYTES];
     bool replayed; /* answer: the key was used before; row.key is that invocation's id */
 };
 
-/* err NULL: committed (replayed: was committed by an earlier request). ERR_IDEMPOTENCY_MISMATCH; ERR_UNAVAILABLE;
- * ERR_OUTCOME_UNKNOWN; ERR_PG_DATA. */
+/* err NULL: committed (replayed: was committed by an earlier request). ERR_IDEMPOTENCY_MISMATCH;
+ * ERR_UNAVAILABLE; ERR_OUTCOME_UNKNOWN; ERR_PG_DATA. */
 typedef void submit_done_fn(void *arg, struct submission *s, const struct err *err);
 
 /* Connections are borrowed: small and large for groups, keyed for idempotent ones. */
@@ -43,7 +43,8 @@ struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *
                                 submit_done_fn *done, void *arg, size_t max_bytes);
 void submitter_free(struct submitter **s);
 
-/* Gives the submission its id (now: ids follow commits closely) and takes it until `done`. deadline_ms from now. */
+/* Gives the submission its id (now: ids follow commits closely) and takes it until `done`. deadline_ms from
+ * now. */
 int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms, struct err *err);
 
 #endif

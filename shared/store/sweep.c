@@ -6,25 +6,30 @@
 
 #include "store/call.h"
 
-#define SWEEP_COLUMNS \
-    "i.id, i.tenant, i.agent, i.version, i.priority, i.timeout_ms, i.queue_timeout_ms, i.max_attempts, i.retry_on, " \
-    "i.prompt_bytes, CASE WHEN r.id IS NULL AND i.prompt_bytes <= 4096 THEN i.prompt END, r.id IS NOT NULL, " \
-    "c.id IS NOT NULL, coalesce(a.attempt, 1::int2), a.not_before, coalesce(a.reruns, 0::int2), " \
+#define SWEEP_COLUMNS                                                                                    \
+    "i.id, i.tenant, i.agent, i.version, i.priority, i.timeout_ms, i.queue_timeout_ms, i.max_attempts, " \
+    "i.retry_on, "                                                                                       \
+    "i.prompt_bytes, CASE WHEN r.id IS NULL AND i.prompt_bytes <= 4096 THEN i.prompt END, r.id IS NOT "  \
+    "NULL, "                                                                                             \
+    "c.id IS NOT NULL, coalesce(a.attempt, 1::int2), a.not_before, coalesce(a.reruns, 0::int2), "        \
     "coalesce(a.blames, 0::int2)"
-#define SWEEP_JOINS \
-    " LEFT JOIN LATERAL (SELECT id FROM results r WHERE r.id = i.id OFFSET 0) r ON true " \
-    "LEFT JOIN LATERAL (SELECT id FROM cancels c WHERE c.id = i.id OFFSET 0) c ON true " \
+#define SWEEP_JOINS                                                                                    \
+    " LEFT JOIN LATERAL (SELECT id FROM results r WHERE r.id = i.id OFFSET 0) r ON true "              \
+    "LEFT JOIN LATERAL (SELECT id FROM cancels c WHERE c.id = i.id OFFSET 0) c ON true "               \
     "LEFT JOIN LATERAL (SELECT attempt, not_before, reruns, blames FROM attempts a WHERE a.id = i.id " \
     "ORDER BY attempt DESC LIMIT 1) a ON true"
 
 static const char sql_tenant[] =
-    "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM invocations WHERE tenant = $1 AND priority = $2 AND id > $3 "
+    "SELECT " SWEEP_COLUMNS
+    " FROM (SELECT * FROM invocations WHERE tenant = $1 AND priority = $2 AND id > $3 "
     "AND id <= $4 ORDER BY id LIMIT $5) i" SWEEP_JOINS " ORDER BY i.id";
-static const char sql_all[] = "SELECT " SWEEP_COLUMNS
-                              " FROM (SELECT * FROM invocations WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3) i"
-                              SWEEP_JOINS " ORDER BY i.id";
+static const char sql_all[] =
+    "SELECT " SWEEP_COLUMNS
+    " FROM (SELECT * FROM invocations WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3) i" SWEEP_JOINS
+    " ORDER BY i.id";
 static const char sql_due[] =
-    "SELECT " SWEEP_COLUMNS " FROM (SELECT id AS due_id, attempt AS due_attempt, not_before AS due FROM attempts "
+    "SELECT " SWEEP_COLUMNS
+    " FROM (SELECT id AS due_id, attempt AS due_attempt, not_before AS due FROM attempts "
     "WHERE not_before <= now() AND (not_before, id) > ($1, $2) ORDER BY not_before, id LIMIT $3) d "
     "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = d.due_id OFFSET 0) i ON true" SWEEP_JOINS
     " WHERE a.attempt = d.due_attempt ORDER BY d.due, i.id";
@@ -75,8 +80,8 @@ static void reply_rows(void *arg, const struct pg_result *r, const struct err *e
     free(c);
 }
 
-int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, struct uuid after, struct uuid upto,
-                 int limit, int64_t deadline_ms, sweep_fn *fn, void *arg)
+int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, struct uuid after,
+                 struct uuid upto, int limit, int64_t deadline_ms, sweep_fn *fn, void *arg)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {
@@ -89,8 +94,8 @@ int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, stru
     return store_query(pg, sql_tenant, p, deadline_ms, reply_rows, (void (*)(void))fn, arg, NULL);
 }
 
-int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int64_t deadline_ms, sweep_fn *fn,
-              void *arg)
+int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int64_t deadline_ms,
+              sweep_fn *fn, void *arg)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {
@@ -130,7 +135,8 @@ int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_
 /* Three index probes a tenant (one a priority); DISTINCT over all rows would read the whole backlog. */
 static const char sql_open[] =
     "SELECT DISTINCT ON (t.id) t.id, i.id FROM tenants t, generate_series(0, 2) AS p (priority), "
-    "LATERAL (SELECT x.id FROM invocations x WHERE x.tenant = t.id AND x.priority = p.priority::int2 AND x.id >= $1 "
+    "LATERAL (SELECT x.id FROM invocations x WHERE x.tenant = t.id AND x.priority = p.priority::int2 AND "
+    "x.id >= $1 "
     "AND NOT EXISTS (SELECT FROM results r WHERE r.id = x.id) ORDER BY x.id LIMIT 1) i ORDER BY t.id, i.id";
 
 static void reply_open(void *arg, const struct pg_result *r, const struct err *err)
@@ -140,7 +146,8 @@ static void reply_open(void *arg, const struct pg_result *r, const struct err *e
     struct sweep_open *list = calloc(n + 1, sizeof *list);
     INVARIANT(list != NULL); /* one a tenant */
     for (size_t i = 0; i < n; i++)
-        list[i] = (struct sweep_open){.tenant = pg_get_int4(r, (int)i, 0), .oldest = pg_get_uuid(r, (int)i, 1)};
+        list[i] =
+            (struct sweep_open){.tenant = pg_get_int4(r, (int)i, 0), .oldest = pg_get_uuid(r, (int)i, 1)};
     ((sweep_open_fn *)c->fn)(c->arg, list, n, err);
     free(list);
     free(c);
@@ -196,8 +203,8 @@ int sweep_builds(struct pg *pg, int limit, int64_t deadline_ms, sweep_builds_fn 
 /* ---- marks ---- */
 
 static const char sql_mark_get[] = "SELECT id FROM marks WHERE name = $1";
-static const char sql_mark_set[] =
-    "INSERT INTO marks (name, id) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET id = excluded.id, at = now()";
+static const char sql_mark_set[] = "INSERT INTO marks (name, id) VALUES ($1, $2) ON CONFLICT (name) DO "
+                                   "UPDATE SET id = excluded.id, at = now()";
 
 static void reply_mark(void *arg, const struct pg_result *r, const struct err *err)
 {
@@ -236,7 +243,8 @@ static const char sql_expired[] =
 
 static int no_params(struct pg *pg, const char *sql, int64_t deadline_ms, sweep_done_fn *fn, void *arg)
 {
-    return store_query(pg, sql, pg_params_new(64), deadline_ms, store_reply_done, (void (*)(void))fn, arg, NULL);
+    return store_query(pg, sql, pg_params_new(64), deadline_ms, store_reply_done, (void (*)(void))fn, arg,
+                       NULL);
 }
 
 int sweep_partitions(struct pg *pg, int64_t deadline_ms, sweep_done_fn *fn, void *arg)

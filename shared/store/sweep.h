@@ -1,5 +1,5 @@
-/* What dispatchers read and repair in PostgreSQL. Everything here crosses tenants on purpose and is used by no
- * gateway; everything is idempotent, so two leaders are harmless. */
+/* What dispatchers read and repair in PostgreSQL. Everything here crosses tenants on purpose and is used by
+ * no gateway; everything is idempotent, so two leaders are harmless. */
 #ifndef STORE_SWEEP_H
 #define STORE_SWEEP_H
 
@@ -14,23 +14,24 @@
 
 /* An invocation as the sweeps see it; job.prompt is a view, valid during the callback. */
 struct sweep_row {
-    struct entry job;       /* attempt and counters are those of the newest attempt */
-    bool ended;             /* has a result */
+    struct entry job; /* attempt and counters are those of the newest attempt */
+    bool ended;       /* has a result */
     bool canceling;
-    wall_t not_before;      /* of the newest attempt; 0 for the first */
+    wall_t not_before; /* of the newest attempt; 0 for the first */
 };
 typedef void sweep_fn(void *arg, const struct sweep_row *rows, size_t n, const struct err *err);
 
 /* A tenant's invocations of one priority with after < id <= upto, oldest first, ended ones included (without
  * prompt), so that a cursor moves on. */
-int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, struct uuid after, struct uuid upto,
-                 int limit, int64_t deadline_ms, sweep_fn *fn, void *arg);
+int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, struct uuid after,
+                 struct uuid upto, int limit, int64_t deadline_ms, sweep_fn *fn, void *arg);
 
 /* All tenants' invocations with after < id <= upto, oldest first, ended ones included. */
-int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int64_t deadline_ms, sweep_fn *fn,
-              void *arg);
+int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int64_t deadline_ms,
+              sweep_fn *fn, void *arg);
 
-/* Newest attempts (2 and later) of open invocations that are due, with (not_before, id) after the given pair. */
+/* Newest attempts (2 and later) of open invocations that are due, with (not_before, id) after the given pair.
+ */
 int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms, sweep_fn *fn,
               void *arg);
 
@@ -62,7 +63,8 @@ int sweep_expired(struct pg *pg, int64_t deadline_ms, sweep_done_fn *fn, void *a
 /* ---- gateways' boots ---- */
 
 /* Keeps a gateway's row: everything it committed below low was handed to Redis. */
-int boot_keep(struct pg *pg, struct uuid boot, struct uuid low, int64_t deadline_ms, sweep_done_fn *fn, void *arg);
+int boot_keep(struct pg *pg, struct uuid boot, struct uuid low, int64_t deadline_ms, sweep_done_fn *fn,
+              void *arg);
 int boot_end(struct pg *pg, struct uuid boot, int64_t deadline_ms, sweep_done_fn *fn, void *arg);
 /* The name under which a gateway's connections are found: "sandpiper-gateway <boot>". */
 enum { BOOT_NAME_BYTES = 64 };
@@ -70,8 +72,8 @@ void boot_application(struct uuid boot, char out[BOOT_NAME_BYTES]);
 /* Taken in shared mode, per session, by each of a gateway's writing connections. */
 int boot_lock(struct pg *pg, struct uuid boot, int64_t deadline_ms, sweep_done_fn *fn, void *arg);
 
-/* One boot that was not seen for dead_ms: its backends are terminated; fenced says that none is left (its lock was
- * had), so that no commit of its is pending any more. found false: no such boot. */
+/* One boot that was not seen for dead_ms: its backends are terminated; fenced says that none is left (its
+ * lock was had), so that no commit of its is pending any more. found false: no such boot. */
 typedef void boot_dead_fn(void *arg, bool found, struct uuid boot, struct uuid low, bool fenced,
                           const struct err *err);
 int boot_find_dead(struct pg *pg, int64_t dead_ms, int64_t deadline_ms, boot_dead_fn *fn, void *arg);

@@ -1,8 +1,11 @@
-/* Group commit. Two lanes (small, large), each with at most one statement in flight; a lane is a small machine:
+/* Group commit. Two lanes (small, large), each with at most one statement in flight; a lane is a small
+ * machine:
  *
  *   idle -> (row arrives; next turn) send -> in flight -> committed        -> send more or idle
- *                                                      -> data error       -> halves go to `redo`, each sent alone
- *                                                      -> not known, down  -> rows back to `waiting`, pause, again
+ *                                                      -> data error       -> halves go to `redo`, each sent
+ * alone
+ *                                                      -> not known, down  -> rows back to `waiting`, pause,
+ * again
  *
  * `redo` holds groups that must be sent as they are; they go before new groups. */
 #include "store/writer.h"
@@ -225,7 +228,8 @@ static void group_send(struct lane *l, struct group *g)
     pg_params_clear(l->params);
     ops->encode(l->params, g->rows, g->n, l->large);
     l->flight = g;
-    l->request = pg_query(l->pg, l->large ? ops->sql_large : ops->sql, l->params, try_ms(l, g), on_reply, l, NULL);
+    l->request =
+        pg_query(l->pg, l->large ? ops->sql_large : ops->sql, l->params, try_ms(l, g), on_reply, l, NULL);
     if (l->request != NULL)
         return;
     l->flight = NULL;

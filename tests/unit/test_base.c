@@ -50,9 +50,18 @@ static void numbers_are_strict(void **state)
 static void utf8_is_rfc3629(void **state)
 {
     (void)state;
-    static const char *const good[] = {"", "a", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF4\x8F\xBF\xBF"};
-    static const char *const bad[] = {"\x80",         "\xC0\x80", "\xC1\xBF",         "\xE0\x80\x80",    "\xED\xA0\x80",
-                                      "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xC3", "\xFF"};
+    static const char *const good[] = {
+        "", "a", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF4\x8F\xBF\xBF"};
+    static const char *const bad[] = {"\x80",
+                                      "\xC0\x80",
+                                      "\xC1\xBF",
+                                      "\xE0\x80\x80",
+                                      "\xED\xA0\x80",
+                                      "\xF4\x90\x80\x80",
+                                      "\xF5\x80\x80\x80",
+                                      "\xE2\x82",
+                                      "\xC3",
+                                      "\xFF"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         assert_true(str_is_utf8(str_of(good[i])));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -127,9 +136,12 @@ static void arenas_cap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(buf_caps_and_sticks),   cmocka_unit_test(numbers_are_strict),
-        cmocka_unit_test(utf8_is_rfc3629),       cmocka_unit_test(ids_grow_and_round_trip),
-        cmocka_unit_test(times_format_and_parse), cmocka_unit_test(errors_wrap),
+        cmocka_unit_test(buf_caps_and_sticks),
+        cmocka_unit_test(numbers_are_strict),
+        cmocka_unit_test(utf8_is_rfc3629),
+        cmocka_unit_test(ids_grow_and_round_trip),
+        cmocka_unit_test(times_format_and_parse),
+        cmocka_unit_test(errors_wrap),
         cmocka_unit_test(arenas_cap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,8 +96,9 @@ static void walk_end(void *self, const struct err *err)
 static void flows_keep_deadlines(void **state)
 {
     (void)state;
-    static const struct flow_step steps[] = {
-        {"sync", step_sync, 1000, NULL}, {"hang", step_hang, 10, step_late}, {"hang again", step_hang, 10, NULL}};
+    static const struct flow_step steps[] = {{"sync", step_sync, 1000, NULL},
+                                             {"hang", step_hang, 10, step_late},
+                                             {"hang again", step_hang, 10, NULL}};
     struct walk w = {0};
     trace[0] = '\0';
     assert_int_equal(flow_init(&w.flow, loop, steps, 3, &w, walk_end, NULL), 0);
