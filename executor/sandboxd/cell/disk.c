@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cell.h"
@@ -122,7 +123,8 @@ static int loop_attach(int image, char path[LOOP_CTL_NAME])
         }
         if (fd >= 0)
             close(fd);
-        usleep(500);
+        nanosleep(&(struct timespec){.tv_nsec = 500000},
+                  NULL); /* somebody was quicker: a process of its own waits */
     }
     cell_broken("no free loop device");
 }
