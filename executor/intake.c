@@ -78,7 +78,7 @@ static int used(const struct intake *in)
 
 static bool governed(const struct intake *in)
 {
-    return in->kind == ENTRY_INVOCATION && !governor_unlimited(in->x->governor);
+    return !governor_unlimited(in->x->governor);
 }
 
 /* Back to IDLE, and at once (0) or after a pause to look again. */
@@ -412,6 +412,6 @@ static void look(void *arg)
         return;
     }
     enter(in, INTAKE_PERMITS);
-    if (governor_take(in->x->governor, want - in->permits, on_permits, in) != 0)
+    if (governor_take(in->x->governor, want - in->permits, in->kind == ENTRY_BUILD, on_permits, in) != 0)
         rest(in, RETRY_MS);
 }

@@ -35,10 +35,10 @@ bool governor_unlimited(const struct governor *g)
 }
 
 /* A burst of one second's worth: E2B's quota is per second. */
-static int call(struct governor *g, const char *verb, struct uuid boot, int64_t n, redis_done_fn *reply,
-                struct queue_call *c)
+static int call(struct governor *g, const char *verb, struct uuid boot, int64_t n, bool build,
+                redis_done_fn *reply, struct queue_call *c)
 {
-    static const char *const keys[] = {"sp:gov:bucket", "sp:gov:live", "sp:gov:pause"};
+    static const char *const keys[] = {"sp:gov:bucket", "sp:gov:live", "sp:gov:pause", "sp:tw", "sp:q:build"};
     struct queue via = {.redis = g->redis};
     struct args a;
     args_init(&a, 512);
@@ -48,7 +48,8 @@ static int call(struct governor *g, const char *verb, struct uuid boot, int64_t 
     args_int(&a, g->limits.creates_per_sec);
     args_int(&a, g->limits.creates_per_sec > 1 ? g->limits.creates_per_sec : 1);
     args_int(&a, g->limits.live);
-    return queue_eval(&via, &script_permit, keys, 3, &a, reply, c, NULL);
+    args_cstr(&a, build ? "build" : "");
+    return queue_eval(&via, &script_permit, keys, 5, &a, reply, c, NULL);
 }
 
 static void reply_take(void *arg, const struct redis_reply *reply, const struct err *err)
@@ -59,14 +60,14 @@ static void reply_take(void *arg, const struct redis_reply *reply, const struct 
     queue_call_free(c);
 }
 
-int governor_take(struct governor *g, int n, governor_fn *fn, void *arg)
+int governor_take(struct governor *g, int n, bool build, governor_fn *fn, void *arg)
 {
-    return call(g, "take", g->boot, n, reply_take, queue_call_new((void (*)(void))fn, arg, 0));
+    return call(g, "take", g->boot, n, build, reply_take, queue_call_new((void (*)(void))fn, arg, 0));
 }
 
 static void tell(struct governor *g, const char *verb, struct uuid boot, int64_t n)
 {
-    call(g, verb, boot, n, queue_reply_done, queue_call_new(NULL, NULL, 0));
+    call(g, verb, boot, n, false, queue_reply_done, queue_call_new(NULL, NULL, 0));
 }
 
 void governor_give(struct governor *g, int n)

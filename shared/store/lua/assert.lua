@@ -14,7 +14,10 @@ for i = 2, #ARGV, 6 do
     if att ~= attempt then
       ok = 0
     elseif st == 'q' then
-      redis.call('HINCRBY', KEYS[2], tenant, -1) -- fed again by a rebuild: that entry will find itself superseded
+      -- fed again by a rebuild: that entry will find itself superseded
+      if ARGV[i + 3] ~= 'sp:q:build' and redis.call('HINCRBY', KEYS[2], tenant, -1) <= 0 then
+        redis.call('HDEL', KEYS[2], tenant)
+      end
     elseif owner ~= boot then
       ok = 0
     end

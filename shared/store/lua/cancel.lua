@@ -14,7 +14,9 @@ if st == 'q' then
   redis.call('XACK', stream, 'executors', entry)
   redis.call('XDEL', stream, entry)
   redis.call('HDEL', KEYS[1], ARGV[1])
-  redis.call('HINCRBY', KEYS[2], tenant, -1)
+  if stream ~= 'sp:q:build' and redis.call('HINCRBY', KEYS[2], tenant, -1) <= 0 then
+    redis.call('HDEL', KEYS[2], tenant)
+  end
   return 'removed'
 end
 redis.call('SADD', ARGV[2] .. owner, ARGV[1])

@@ -15,7 +15,9 @@ for i = 2, #ARGV, 5 do
     if att == attempt and at == entry then
       if state == 'q' then
         redis.call('HSET', KEYS[2], id, 's ' .. attempt .. ' ' .. boot .. ' ' .. stream .. ' ' .. entry .. ' ' .. tenant)
-        redis.call('HINCRBY', KEYS[3], tenant, -1)
+        if stream ~= 'sp:q:build' and redis.call('HINCRBY', KEYS[3], tenant, -1) <= 0 then
+          redis.call('HDEL', KEYS[3], tenant) -- an empty hash says that nothing waits
+        end
         ok = 1
       elseif owner == boot then
         ok = 1 -- the reply to an earlier claim was lost

@@ -18,12 +18,14 @@ for i = 4, #ARGV, 5 do
   if not wait then
     if redis.call('HEXISTS', KEYS[3], id) == 1 then
       verdict = 0
-    elseif tonumber(redis.call('HGET', KEYS[4], tenant) or '0') >= window then
+    elseif stream ~= 'sp:q:build' and tonumber(redis.call('HGET', KEYS[4], tenant) or '0') >= window then
       wait = true
     else
       local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', source, 'b', body)
       redis.call('HSET', KEYS[3], id, 'q ' .. attempt .. ' - ' .. stream .. ' ' .. entry .. ' ' .. tenant)
-      redis.call('HINCRBY', KEYS[4], tenant, 1)
+      if stream ~= 'sp:q:build' then -- builds have no window
+        redis.call('HINCRBY', KEYS[4], tenant, 1)
+      end
       verdict = 1
     end
   end

@@ -1,7 +1,8 @@
 -- The fleet-wide governor of one provider key: creates a second (token bucket) and live sandboxes (semaphore).
--- KEYS: bucket live pause
--- ARGV: verb, boot, n, creates a second (0: unlimited), burst, live limit (0: unlimited)
---   take n    : returns {granted, ms until more may be had}
+-- KEYS: bucket live pause windows build-stream
+-- ARGV: verb, boot, n, creates a second (0: unlimited), burst, live limit (0: unlimited), 'build' when they are for one
+--   take n    : returns {granted, ms until more may be had}; nothing is granted while no entry waits on a stream,
+--               so that idle executors hold no permits
 --   give n    : n sandboxes of boot are gone
 --   return n  : n permits were not used: their tokens go back too
 --   set n     : boot holds exactly n (after a loss)
@@ -42,6 +43,10 @@ local granted, wait = 0, 0
 if verb == 'take' then
   local pause = redis.call('PTTL', KEYS[3])
   granted = n
+  local waiting = ARGV[7] == 'build' and redis.call('XLEN', KEYS[5]) or redis.call('HLEN', KEYS[4])
+  if waiting == 0 then
+    granted, wait = 0, 20
+  end
   if pause > 0 then
     granted, wait = 0, pause
   end

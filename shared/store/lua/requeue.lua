@@ -14,8 +14,8 @@ for i = 2, #ARGV, 7 do
   if live then
     local st, att, boot, _, at = string.match(live, '^(%S) (%S+) (%S+) (%S+) (%S+)')
     mine = att == old and boot == owner and (st ~= 'q' or at == entry)
-    if mine and st == 'q' then
-      redis.call('HINCRBY', KEYS[3], tenant, -1)
+    if mine and st == 'q' and stream ~= 'sp:q:build' and redis.call('HINCRBY', KEYS[3], tenant, -1) <= 0 then
+      redis.call('HDEL', KEYS[3], tenant)
     end
   end
   if mine then
@@ -27,7 +27,9 @@ for i = 2, #ARGV, 7 do
     if body ~= '' and epoch then
       local fresh = redis.call('XADD', stream, '*', 'e', epoch, 's', 'd', 'b', body)
       redis.call('HSET', KEYS[2], id, 'q ' .. new .. ' - ' .. stream .. ' ' .. fresh .. ' ' .. tenant)
-      redis.call('HINCRBY', KEYS[3], tenant, 1)
+      if stream ~= 'sp:q:build' then
+        redis.call('HINCRBY', KEYS[3], tenant, 1)
+      end
     end
   end
   out[#out + 1] = mine and 1 or 0
