@@ -49,7 +49,8 @@ function report(text) {
     ['headings', headings.length],
   ];
   const out = rows.map(([name, value]) => `${name.padEnd(14)}${value}`);
-  out.push(`${'top terms'.padEnd(14)}${topTerms(words).map(([word, n]) => `${word} (${n})`).join(', ')}`);
+  const terms = topTerms(words).map(([word, n]) => `${word} (${n})`);
+  if (terms.length > 0) out.push(`${'top terms'.padEnd(14)}${terms.join(', ')}`);
   return out.concat(headings.map((h) => `  ${h}`)).join('\n');
 }
 
