@@ -2,6 +2,7 @@
 #include "handoff.h"
 
 #include <stdlib.h>
+#include <uthash.h>
 #include <utlist.h>
 
 #include "base/arena.h"
@@ -15,7 +16,15 @@ struct handoff_ticket {
     struct handoff_ticket *prev, *next;
     struct uuid id; /* zero: not known yet */
     int32_t tenant;
-    bool failed; /* its script failed: to be marked */
+};
+
+/* A tenant with jobs whose script failed: from `low` on they are to be marked. One each, however many jobs.
+ */
+struct failed {
+    int32_t tenant;
+    struct uuid low;
+    uint64_t seq; /* grows with each failure: a mark sent before the last one does not cover it */
+    UT_hash_handle hh;
 };
 
 /* Commits of one turn, going out in one script. */
@@ -30,6 +39,8 @@ struct batch {
 struct handoff {
     struct gateway *g;
     struct handoff_ticket *tickets;
+    struct failed *failed;
+    uint64_t seq;
     struct batch *open;
     struct loop_task flush;
     struct loop_timer *keep, *clock;
@@ -79,6 +90,12 @@ void handoff_free(struct handoff **ph)
     {
         free(t);
     }
+    struct failed *f, *after;
+    HASH_ITER(hh, h->failed, f, after)
+    {
+        HASH_DEL(h->failed, f);
+        free(f);
+    }
     loop_task_cancel(h->g->loop, &h->flush);
     loop_timer_free(&h->keep);
     loop_timer_free(&h->clock);
@@ -110,14 +127,41 @@ void handoff_drop(struct handoff *h, struct handoff_ticket *t)
     free(t);
 }
 
+static struct uuid least(struct uuid a, struct uuid b)
+{
+    return uuid_cmp(a, b) < 0 ? a : b;
+}
+
 /* The lowest id that may not have reached Redis. Tickets are in order of ids; the floor of now bounds what
  * comes. */
 static struct uuid low(const struct handoff *h)
 {
-    struct uuid floor = uuid_floor((wall_t){.us = wall_now().us - 1000});
-    if (h->tickets != NULL && !uuid_is_zero(h->tickets->id) && uuid_cmp(h->tickets->id, floor) < 0)
-        return h->tickets->id;
-    return floor;
+    struct uuid id = uuid_floor((wall_t){.us = wall_now().us - 1000});
+    if (h->tickets != NULL && !uuid_is_zero(h->tickets->id))
+        id = least(id, h->tickets->id);
+    for (const struct failed *f = h->failed; f != NULL; f = f->hh.next)
+        id = least(id, f->low);
+    return id;
+}
+
+/* The ticket's job did not reach Redis: its tenant is marked when Redis is back. Without memory the ticket
+ * stays, and holds the low id down until this process ends. */
+static void fail(struct handoff *h, struct handoff_ticket *t)
+{
+    struct failed *f;
+    metric_add(&h->g->metrics.row[M_HANDOFF_FAILED], 1);
+    HASH_FIND_INT(h->failed, &t->tenant, f);
+    if (f == NULL) {
+        f = calloc(1, sizeof *f);
+        if (f == NULL)
+            return;
+        f->tenant = t->tenant;
+        f->low = t->id;
+        HASH_ADD_INT(h->failed, tenant, f);
+    }
+    f->low = least(f->low, t->id);
+    f->seq = ++h->seq;
+    handoff_drop(h, t);
 }
 
 /* ---- batches ---- */
@@ -127,12 +171,11 @@ static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struc
     struct batch *b = arg;
     struct handoff *h = b->h;
     struct metric *m = h->g->metrics.row;
-    if (err != NULL)
-        log_warn("enqueueing failed; the dispatcher will feed these jobs", LF_INT("jobs", b->n), LF_ERR(err));
+    if (err != NULL && h->failed == NULL) /* once an outage, not once a batch */
+        log_warn("enqueueing fails; the dispatcher will feed these jobs", LF_INT("jobs", b->n), LF_ERR(err));
     for (size_t i = 0; i < b->n; i++) {
         if (err != NULL) {
-            b->tickets[i]->failed = true;
-            metric_add(&m[M_HANDOFF_FAILED], 1);
+            fail(h, b->tickets[i]);
             continue;
         }
         metric_add(&m[i < n && verdicts[i] == QUEUE_WAITS ? M_LEFT_WAITING : M_HANDED], 1);
@@ -176,7 +219,7 @@ void handoff_commit(struct handoff *h, struct handoff_ticket *t, const struct en
     struct batch *b = open_batch(h);
     char *prompt = b != NULL && e->prompt_inline ? arena_dup(b->prompts, e->prompt) : NULL;
     if (b == NULL || (e->prompt_inline && prompt == NULL)) {
-        t->failed = true; /* no memory: as if Redis had failed */
+        fail(h, t); /* no memory: as if Redis had failed */
         return;
     }
     b->tickets[b->n] = t;
@@ -196,7 +239,7 @@ struct marking {
     struct handoff *h;
     size_t n;
     struct queue_mark marks[QUEUE_BATCH];
-    struct uuid upto; /* tickets that failed up to here are covered */
+    uint64_t upto; /* failures up to here are covered */
 };
 
 static void on_marked(void *arg, const struct err *err)
@@ -204,42 +247,27 @@ static void on_marked(void *arg, const struct err *err)
     struct marking *m = arg;
     struct handoff *h = m->h;
     h->marking = false;
-    struct handoff_ticket *t, *next;
-    DL_FOREACH_SAFE(h->tickets, t, next)
-    {
-        if (err == NULL && t->failed && uuid_cmp(t->id, m->upto) <= 0)
-            handoff_drop(h, t);
+    for (size_t i = 0; err == NULL && i < m->n; i++) {
+        struct failed *f;
+        HASH_FIND_INT(h->failed, &m->marks[i].tenant, f);
+        if (f != NULL && f->seq <= m->upto) {
+            HASH_DEL(h->failed, f);
+            free(f);
+        }
     }
     free(m);
 }
 
-static bool add_mark(struct marking *m, const struct handoff_ticket *t)
-{
-    for (size_t i = 0; i < m->n; i++)
-        if (m->marks[i].tenant == t->tenant)
-            return true; /* tickets come in order: the lower id is there */
-    if (m->n == QUEUE_BATCH)
-        return false;
-    m->marks[m->n++] = (struct queue_mark){.tenant = t->tenant, .low = t->id};
-    return true;
-}
-
 void handoff_redis_up(struct handoff *h)
 {
-    struct marking *m = h->marking ? NULL : calloc(1, sizeof *m);
+    struct marking *m = h->marking || h->failed == NULL ? NULL : calloc(1, sizeof *m);
     if (m == NULL)
         return;
     m->h = h;
-    struct handoff_ticket *t;
-    DL_FOREACH(h->tickets, t)
-    {
-        if (!t->failed)
-            continue;
-        if (!add_mark(m, t))
-            break;
-        m->upto = t->id;
-    }
-    h->marking = m->n > 0 && queue_mark(h->g->queue, m->marks, m->n, on_marked, m) == 0;
+    m->upto = h->seq;
+    for (const struct failed *f = h->failed; f != NULL && m->n < QUEUE_BATCH; f = f->hh.next)
+        m->marks[m->n++] = (struct queue_mark){.tenant = f->tenant, .low = f->low};
+    h->marking = queue_mark(h->g->queue, m->marks, m->n, on_marked, m) == 0;
     if (!h->marking)
         free(m);
 }
@@ -333,6 +361,7 @@ void handoff_finish(struct handoff *h, void (*fn)(void *arg), void *arg)
     h->finished_arg = arg;
     loop_timer_stop(h->keep);
     /* Tickets left: the row stays, and a dispatcher takes it over. */
-    if (h->tickets != NULL || boot_end(h->g->write_small, h->g->boot, 2000, on_ended, h) != 0)
+    if (h->tickets != NULL || h->failed != NULL ||
+        boot_end(h->g->write_small, h->g->boot, 2000, on_ended, h) != 0)
         on_ended(h, NULL);
 }
