@@ -124,6 +124,7 @@ static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err
                                         .started = started,
                                         .ours = ours,
                                         .attempt = j->entry.attempt,
+                                        .own = j->entry.own,
                                         .max_attempts = j->entry.max_attempts,
                                         .retry_on = j->entry.retry_on,
                                         .reruns = j->entry.reruns,

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { ENTRY_VERSION = 1 };
+enum { ENTRY_VERSION = 2 };
 
 static void put(struct buf *b, uint64_t v, size_t bytes)
 {
@@ -59,6 +59,7 @@ bool entry_encode(const struct entry *e, struct buf *out)
     put(out, (uint16_t)e->retry_on, 2);
     put(out, (uint16_t)e->reruns, 2);
     put(out, (uint16_t)e->blames, 2);
+    put(out, (uint16_t)e->own, 2);
     put(out, (uint64_t)e->priority, 1);
     put(out, (uint32_t)e->timeout_ms, 4);
     put(out, (uint64_t)e->queue_deadline.us, 8);
@@ -73,7 +74,9 @@ bool entry_encode(const struct entry *e, struct buf *out)
 static bool plausible(const struct entry *e)
 {
     return (e->kind == ENTRY_INVOCATION || e->kind == ENTRY_BUILD) &&
-           (unsigned)e->priority < INV_PRIORITIES && e->attempt >= 1 && e->version >= 1 && e->timeout_ms > 0;
+           (unsigned)e->priority < INV_PRIORITIES && e->attempt >= 1 && e->version >= 1 &&
+           e->timeout_ms > 0 &&
+           e->prompt_bytes <= (e->prompt_inline ? INV_ENTRY_PROMPT_BYTES : INV_PROMPT_MAX_BYTES);
 }
 
 bool entry_decode(struct str body, struct entry *e)
@@ -91,6 +94,7 @@ bool entry_decode(struct str body, struct entry *e)
     e->retry_on = (int16_t)get(&r, 2);
     e->reruns = (int16_t)get(&r, 2);
     e->blames = (int16_t)get(&r, 2);
+    e->own = (int16_t)get(&r, 2);
     e->priority = (enum inv_priority)get(&r, 1);
     e->timeout_ms = (int32_t)get(&r, 4);
     e->queue_deadline.us = (int64_t)get(&r, 8);

@@ -25,6 +25,7 @@ struct entry {
     int32_t version;
     int16_t attempt; /* from 1 */
     int16_t max_attempts, retry_on, reruns, blames;
+    int16_t own; /* attempts so far that the program itself ended: those that the caller pays */
     enum inv_priority priority;
     int32_t timeout_ms;
     wall_t queue_deadline; /* not started by then: expired */

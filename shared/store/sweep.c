@@ -12,7 +12,10 @@
     "i.prompt_bytes, CASE WHEN r.id IS NULL AND i.prompt_bytes <= 4096 THEN i.prompt END, r.id IS NOT "  \
     "NULL, "                                                                                             \
     "c.id IS NOT NULL, coalesce(a.attempt, 1::int2), a.not_before, coalesce(a.reruns, 0::int2), "        \
-    "coalesce(a.blames, 0::int2)"
+    "coalesce(a.blames, 0::int2), "                                                                      \
+    "CASE WHEN a.attempt IS NULL THEN 0::int2 ELSE (SELECT count(*)::int2 FROM attempts o WHERE o.id = " \
+    "i.id "                                                                                              \
+    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END"
 #define SWEEP_JOINS                                                                                    \
     " LEFT JOIN LATERAL (SELECT id FROM results r WHERE r.id = i.id OFFSET 0) r ON true "              \
     "LEFT JOIN LATERAL (SELECT id FROM cancels c WHERE c.id = i.id OFFSET 0) c ON true "               \
@@ -55,7 +58,8 @@ static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
                         .prompt = pg_get_str(r, i, 10),
                         .attempt = pg_get_int2(r, i, 13),
                         .reruns = pg_get_int2(r, i, 15),
-                        .blames = pg_get_int2(r, i, 16)};
+                        .blames = pg_get_int2(r, i, 16),
+                        .own = pg_get_int2(r, i, 17)};
     wall_t created = uuid_time(e->id);
     e->queue_deadline.us = created.us + pg_get_int8(r, i, 6) * 1000;
     if (!pg_is_null(r, i, 14))
