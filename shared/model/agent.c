@@ -88,7 +88,8 @@ static int read_members(const struct json *doc, struct agent_manifest *out, bool
         return err_set(err, ERR_BAD_MANIFEST, "agent.json must hold a JSON object");
     if (json_known_fields(root, known, err) != 0) {
         err_wrap(err, "agent.json");
-        err->code = ERR_BAD_MANIFEST;
+        if (err != NULL)
+            err->code = ERR_BAD_MANIFEST;
         return -1;
     }
     *install_set = json_get(root, "install") != NULL;

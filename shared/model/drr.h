@@ -1,7 +1,8 @@
 /* Deficit round robin over tenants: who may feed how much next (Shreedhar and Varghese, 1995).
  *
  * Each round gives every tenant with waiting work one quantum; what it cannot use because its window is full
- * is forfeited, what the budget did not reach is kept for the next call. Pure. */
+ * is forfeited. A tenant whose quantum the budget cut short is served the rest of it first in the next call:
+ * otherwise the same ones would be cut each time. Pure. */
 #ifndef MODEL_DRR_H
 #define MODEL_DRR_H
 

@@ -62,7 +62,7 @@ static bool caller_wants_retry(const struct inv_attempt_end *end)
     int bit = end->state == INV_FAILED      ? INV_RETRY_FAILED
               : end->state == INV_TIMED_OUT ? INV_RETRY_TIMED_OUT
                                             : 0;
-    return (end->retry_on & bit) != 0 && end->attempt < end->max_attempts;
+    return (end->retry_on & bit) != 0 && end->own + 1 < end->max_attempts;
 }
 
 enum inv_verdict inv_judge(const struct inv_attempt_end *end, int64_t *backoff_ms_out)

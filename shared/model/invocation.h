@@ -62,13 +62,14 @@ enum {
 
 /* What happened to an attempt, and what that asks for. */
 struct inv_attempt_end {
-    enum inv_state state;  /* the state it would end in */
-    bool started;          /* the program had started */
-    bool ours;             /* the provider's or our failure, not the program's own outcome */
-    int attempt;           /* its number, from 1 */
-    int max_attempts;      /* the caller's */
-    int retry_on;          /* the caller's bits */
-    int reruns;            /* runs lost after the start before this one */
+    enum inv_state state; /* the state it would end in */
+    bool started;         /* the program had started */
+    bool ours;            /* the provider's or our failure, not the program's own outcome */
+    int attempt;          /* its number, from 1 */
+    int own;          /* attempts before it that the program itself ended: what the caller's count is about */
+    int max_attempts; /* the caller's */
+    int retry_on;     /* the caller's bits */
+    int reruns;       /* runs lost after the start before this one */
     int64_t queue_left_ms; /* of the queue limit */
 };
 
