@@ -1,6 +1,7 @@
 """The whole path with a sandbox that takes no time: submit, stream, run, result row, caller told; next to BullMQ's
 add-and-wait, which has no HTTP, no database, no fsync and no sandbox calls."""
 
+import contextlib
 import json
 
 from bench_stack import AGENT, PROMPT, bench_stack
@@ -11,11 +12,15 @@ BODY = json.dumps({"agent": AGENT, "prompt": PROMPT})
 BULLMQ_CONCURRENCY = 256
 
 
-def ours(stack, connections, seconds):
+def ours(stack, connections, seconds, *meters):
     """Every answer must be the finished record, and every record a result with its usage."""
     counts = "select (select count(*) from results where status = 1) || ' ' || (select count(*) from usage)"
     before = [int(n) for n in stack.psql(counts).split()]
-    f = wrk(stack.gateways[0].port, "/v1/invocations", dict(stack.headers, Prefer="wait=60"), BODY, connections, seconds)
+    with contextlib.ExitStack() as measured:
+        for m in meters:
+            measured.enter_context(m)
+        f = wrk(stack.gateways[0].port, "/v1/invocations", dict(stack.headers, Prefer="wait=60"), BODY, connections,
+                seconds)
     after = [int(n) for n in stack.psql(counts).split()]
     if any(a - b < f["requests"] for a, b in zip(after, before)):
         raise RuntimeError(f"{f['requests']} answers, but results and usage went from {before} to {after}")
@@ -52,8 +57,7 @@ def run(figures):
         for i in range(ROUNDS):
             say(f"path: round {i + 1} of {ROUNDS}")
             cpu, redis = Cpu(**pids), RedisWork(s)
-            with cpu, redis:
-                f = ours(s, WAITERS, SECONDS)
+            f = ours(s, WAITERS, SECONDS, cpu, redis)
             mine.append(dict(f, cpu=cpu, redis=redis))
             pause(0.5)
             try:

@@ -2,6 +2,7 @@
 
 No executor runs: jobs beyond the tenant's window stay in PostgreSQL, as in life under a flood."""
 
+import contextlib
 import json
 
 from bench_stack import AGENT, PROMPT, bench_stack
@@ -11,11 +12,14 @@ CONNECTIONS, SECONDS, ROUNDS = 64, 4, 3
 BODY = json.dumps({"agent": AGENT, "prompt": PROMPT})
 
 
-def ours(stack, port):
+def ours(stack, port, *meters):
     """One round; every 202 must be a row."""
     pause(0.3)  # what an earlier run left under way
     before = stack.count("select count(*) from invocations")
-    f = wrk(port, "/v1/invocations", stack.headers, BODY, CONNECTIONS, SECONDS)
+    with contextlib.ExitStack() as measured:
+        for m in meters:
+            measured.enter_context(m)
+        f = wrk(port, "/v1/invocations", stack.headers, BODY, CONNECTIONS, SECONDS)
     pause(0.3)
     rows = stack.count("select count(*) from invocations") - before
     # wrk hangs up on what is under way when its time is over: committed, but not counted by it
@@ -36,8 +40,7 @@ def run(figures):
         total, spent = 0, {}
         for i in range(ROUNDS):
             say(f"submit: round {i + 1} of {ROUNDS}")
-            with cpu:
-                mine.append(ours(s, gateway.port))
+            mine.append(ours(s, gateway.port, cpu))
             total += mine[-1]["requests"]
             spent = {k: spent.get(k, 0) + v for k, v in cpu.spent.items()}
             pause(0.5)
