@@ -12,6 +12,7 @@
 enum {
     BEAT_MS = 500, /* DESIGN section 4: each 0.5 to 1 s */
     GAP_MS = 1500, /* this long without a beat: somebody may have thought us dead */
+    STARTED_MAX = 256,
 };
 
 struct lease_keeper {
@@ -23,6 +24,9 @@ struct lease_keeper {
     mono_t last; /* the last answered beat */
     bool beating, asserting;
     bool must_assert;
+    struct uuid started[STARTED_MAX]; /* jobs whose start is to be told */
+    size_t started_n;
+    struct loop_task tell;
 };
 
 static void on_cancel_message(void *arg, struct str channel, struct str payload)
@@ -97,6 +101,32 @@ static void assert_all(struct lease_keeper *k)
     assert_page(k, jobs_first(k->x->jobs));
 }
 
+/* ---- starts ---- */
+
+static void tell_started(void *arg)
+{
+    struct lease_keeper *k = arg;
+    const struct lease *leases[STARTED_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < k->started_n; i++) {
+        struct job *j = jobs_find(k->x->jobs, k->started[i]);
+        if (j != NULL && j->phase == JOB_RUNNING)
+            leases[n++] = &j->lease;
+    }
+    k->started_n = 0;
+    if (n > 0)
+        queue_progress(k->x->queue, k->x->boot, leases, n);
+}
+
+void lease_started(struct lease_keeper *k, struct uuid id)
+{
+    k->started[k->started_n++] = id;
+    if (k->started_n == STARTED_MAX)
+        tell_started(k);
+    else
+        loop_task_post(k->x->loop, &k->tell, tell_started, k);
+}
+
 /* ---- beating ---- */
 
 static void on_beat(void *arg, struct str epoch, bool was_missing, const struct uuid *cancels, size_t n,
@@ -167,6 +197,7 @@ void lease_keeper_free(struct lease_keeper **k)
     if (k == NULL || *k == NULL)
         return;
     redis_sub_close(&(*k)->sub);
+    loop_task_cancel((*k)->x->loop, &(*k)->tell);
     loop_timer_free(&(*k)->timer);
     free(*k);
     *k = NULL;

@@ -12,6 +12,9 @@ struct lease_keeper;
 struct lease_keeper *lease_keeper_new(struct executor *x, struct err *err);
 void lease_keeper_free(struct lease_keeper **k);
 
+/* The job's program has started: told with the others of this turn, unless it has ended by then. */
+void lease_started(struct lease_keeper *k, struct uuid id);
+
 /* Redis is back: beat and assert at once. */
 void lease_keeper_redis_up(struct lease_keeper *k);
 

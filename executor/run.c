@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "intake.h"
 #include "job.h"
+#include "lease.h"
 #include "recorder.h"
 #include "store/nonce.h"
 #include "store/records.h"
@@ -407,8 +408,7 @@ static void on_start(void *arg, int64_t pid)
     j->began_at = loop_now(j->x->loop);
     j->started_at = wall_now();
     job_enter(j, JOB_RUNNING);
-    const struct lease *lease = &j->lease;
-    queue_progress(j->x->queue, j->x->boot, &lease, 1);
+    lease_started(j->x->leases, j->lease.id);
     flow_goto(&j->flow, STEP_RUN);
 }
 

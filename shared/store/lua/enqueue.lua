@@ -4,38 +4,68 @@
 -- Returns one number a job: 1 enqueued, 0 known already, 2 left to the dispatcher (window full, tenant has a
 -- backlog, or Redis is being rebuilt).
 -- A gateway's job that must wait marks its tenant's backlog with the lowest id that waits: the feeder starts there.
+-- Each tenant is read once and written once, and so are the live records: calls from Lua are what costs here.
 local source, window = ARGV[1], tonumber(ARGV[2])
 local epoch = redis.call('GET', KEYS[1])
 local closed = not epoch or redis.call('EXISTS', KEYS[2]) == 1
-local out = {}
+local ids, tenants, live, out = {}, {}, {}, {}
 for i = 4, #ARGV, 5 do
-  local id, tenant, stream, attempt, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local verdict = 2
-  local wait = closed
-  if not wait and source == 'g' then
-    wait = redis.call('HEXISTS', KEYS[5], tenant) == 1
+  ids[#ids + 1] = ARGV[i]
+end
+if #ids == 0 then
+  return out
+end
+local known = closed and {} or redis.call('HMGET', KEYS[3], unpack(ids))
+
+local function look_up(tenant)
+  local t = tenants[tenant]
+  if not t then
+    t = {entries = tonumber(redis.call('HGET', KEYS[4], tenant) or '0'), added = 0, waiting = 0}
+    t.low = source == 'g' and redis.call('HGET', KEYS[5], tenant)
+    tenants[tenant] = t
   end
-  if not wait then
-    if redis.call('HEXISTS', KEYS[3], id) == 1 then
+  return t
+end
+
+local seen = {}
+for n, id in ipairs(ids) do
+  local at = n * 5 - 1
+  local tenant, stream, attempt = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local t, build = look_up(tenant), stream == 'sp:q:build' -- builds have no window
+  local verdict = 2
+  if not closed and not (source == 'g' and t.low) then
+    if known[n] or seen[id] then
       verdict = 0
-    elseif stream ~= 'sp:q:build' and tonumber(redis.call('HGET', KEYS[4], tenant) or '0') >= window then
-      wait = true
-    else
-      local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', source, 'b', body)
-      redis.call('HSET', KEYS[3], id, 'q ' .. attempt .. ' - ' .. stream .. ' ' .. entry .. ' ' .. tenant)
-      if stream ~= 'sp:q:build' then -- builds have no window
-        redis.call('HINCRBY', KEYS[4], tenant, 1)
-      end
+    elseif build or t.entries + t.added < window then
+      local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', source, 'b', ARGV[at + 4])
+      live[#live + 1] = id
+      live[#live + 1] = 'q ' .. attempt .. ' - ' .. stream .. ' ' .. entry .. ' ' .. tenant
+      seen[id] = true
+      t.added = t.added + (build and 0 or 1)
       verdict = 1
     end
   end
-  if wait and source == 'g' and epoch then
-    local low = redis.call('HGET', KEYS[5], tenant)
-    if not low or low == '' or id < low then
-      redis.call('HSET', KEYS[5], tenant, id)
+  if verdict == 2 and source == 'g' and epoch then
+    t.waiting = t.waiting + 1
+    if not t.low or t.low == '' or id < t.low then
+      t.low, t.lowered = id, true
     end
-    redis.call('HINCRBY', KEYS[6], tenant, 1)
   end
-  out[#out + 1] = verdict
+  out[n] = verdict
+end
+
+if #live > 0 then
+  redis.call('HSET', KEYS[3], unpack(live))
+end
+for tenant, t in pairs(tenants) do
+  if t.added > 0 then
+    redis.call('HINCRBY', KEYS[4], tenant, t.added)
+  end
+  if t.lowered then
+    redis.call('HSET', KEYS[5], tenant, t.low)
+  end
+  if t.waiting > 0 then
+    redis.call('HINCRBY', KEYS[6], tenant, t.waiting)
+  end
 end
 return out
