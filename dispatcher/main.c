@@ -6,6 +6,7 @@
 #include "base/leaks.h"
 #include "base/log.h"
 #include "boots.h"
+#include "config/daemon.h"
 #include "crypto/crypto.h"
 #include "dispatcher.h"
 #include "feeder.h"
@@ -14,18 +15,15 @@
 #include "reaper.h"
 #include "reclaim.h"
 #include "retries.h"
-#include "store/migrate.h"
+#include "store/schema_wait.h"
 #include "verdicts.h"
 #include "watch.h"
-
-enum { RETRY_MS = 1000 };
 
 struct app {
     struct dispatcher d;
     struct settings settings;
     struct loop_signal *term, *intr;
-    struct loop_timer *schema;
-    bool said_waiting;
+    struct schema_wait *schema;
     int status;
 };
 
@@ -109,34 +107,23 @@ static int open_duties(struct app *app, struct err *err)
     return 0;
 }
 
-/* Duties begin once the schema is ours; until then the daemon waits, saying so once. */
-static void on_schema(void *arg, int found, int wanted, struct uuid deployment, const struct err *err)
+/* Duties begin once the schema is ours. */
+static void on_schema(void *arg, struct uuid deployment)
 {
     struct app *app = arg;
-    struct err bad = ERR_INIT;
-    if (err == NULL && found == wanted) {
-        app->d.deployment = deployment;
-        if (open_duties(app, &bad) != 0) {
-            log_error("cannot start", LF_ERR(&bad));
-            app->status = 1;
-            loop_stop(app->d.loop);
-        }
+    struct err err = ERR_INIT;
+    app->d.deployment = deployment;
+    if (open_duties(app, &err) == 0)
         return;
-    }
-    if (!app->said_waiting && err != NULL)
-        log_warn("waiting for PostgreSQL", LF_ERR(err));
-    else if (!app->said_waiting)
-        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found),
-                 LF_INT("wanted", wanted));
-    app->said_waiting = true;
-    loop_timer_start(app->schema, RETRY_MS);
+    log_error("cannot start", LF_ERR(&err));
+    app->status = 1;
+    loop_stop(app->d.loop);
 }
 
-static void check_schema(void *arg)
+static void on_waiting(void *arg, const char *why)
 {
-    struct app *app = arg;
-    if (schema_check(app->d.pg, 5000, on_schema, app, NULL) != 0)
-        loop_timer_start(app->schema, RETRY_MS);
+    (void)arg;
+    log_warn(why);
 }
 
 /* Nothing is held in memory that another dispatcher does not find again. */
@@ -166,14 +153,15 @@ static void app_close(struct app *app)
     lead_free(&d->lead);
     governor_free(&d->governor);
     queue_free(&d->queue);
-    loop_timer_free(&app->schema);
+    schema_wait_free(&app->schema);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&d->loop);
 }
 
-static int run(struct app *app)
+static int run(void *arg)
 {
+    struct app *app = arg;
     struct err err = ERR_INIT;
     struct dispatcher *d = &app->d;
     d->settings = &app->settings;
@@ -183,12 +171,11 @@ static int run(struct app *app)
         return 1;
     app->term = loop_signal_new(d->loop, SIGTERM, on_signal, app);
     app->intr = loop_signal_new(d->loop, SIGINT, on_signal, app);
-    app->schema = loop_timer_new(d->loop, check_schema, app);
     if (crypto_init(&err) != 0 || open_stores(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;
     } else {
-        loop_timer_start(app->schema, 0);
+        app->schema = schema_wait_new(d->loop, d->pg, on_schema, on_waiting, app);
         loop_run(d->loop);
         leaks_check();
     }
@@ -199,19 +186,6 @@ static int run(struct app *app)
 int main(int argc, char **argv)
 {
     static struct app app;
-    enum log_level level = LOG_INFO;
-    switch (config_load(&settings_table, argc, argv, &app.settings)) {
-    case CONFIG_EXIT_OK:
-        return 0;
-    case CONFIG_EXIT_BAD:
-        return 2;
-    case CONFIG_RUN:
-        break;
-    }
-    log_level_parse(str_of(app.settings.log_level), &level);
-    log_setup("dispatcher", level);
-    signal(SIGPIPE, SIG_IGN);
-    int status = run(&app);
-    config_unload(&settings_table, &app.settings);
-    return status;
+    return daemon_main(&settings_table, &app.settings, "dispatcher", &app.settings.log_level, argc, argv, run,
+                       &app);
 }

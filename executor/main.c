@@ -4,25 +4,27 @@
 
 #include "base/leaks.h"
 #include "base/log.h"
+#include "config/daemon.h"
 #include "crypto/crypto.h"
 #include "executor.h"
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
 #include "recorder.h"
-#include "store/migrate.h"
+#include "store/schema_wait.h"
 #include "versions.h"
 
-enum { RETRY_MS = 1000, DRAIN_LOOK_MS = 50 };
+enum { DRAIN_LOOK_MS = 50 };
 
 struct app {
     struct executor x;
     struct settings settings;
     struct spool_budget spool;
     struct loop_signal *term, *intr;
-    struct loop_timer *schema, *drain;
+    struct schema_wait *schema;
+    struct loop_timer *drain;
     mono_t stop_by;
-    bool said_waiting, stopping;
+    bool stopping;
     int status;
 };
 
@@ -111,33 +113,22 @@ static int open_modules(struct app *app, struct err *err)
     return x->leases != NULL && x->intake != NULL && x->build_intake != NULL ? 0 : -1;
 }
 
-/* Work is claimed once the schema is ours; until then the daemon waits, saying so once. */
-static void on_schema(void *arg, int found, int wanted, struct uuid deployment, const struct err *err)
+/* Work is claimed once the schema is ours. */
+static void on_schema(void *arg, struct uuid deployment)
 {
     struct app *app = arg;
-    if (err == NULL && found == wanted) {
-        char boot[UUID_TEXT_BYTES];
-        uuid_format(app->x.boot, boot);
-        app->x.deployment = deployment;
-        intake_start(app->x.intake);
-        intake_start(app->x.build_intake);
-        log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
-        return;
-    }
-    if (!app->said_waiting && err != NULL)
-        log_warn("waiting for PostgreSQL", LF_ERR(err));
-    else if (!app->said_waiting)
-        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found),
-                 LF_INT("wanted", wanted));
-    app->said_waiting = true;
-    loop_timer_start(app->schema, RETRY_MS);
+    char boot[UUID_TEXT_BYTES];
+    uuid_format(app->x.boot, boot);
+    app->x.deployment = deployment;
+    intake_start(app->x.intake);
+    intake_start(app->x.build_intake);
+    log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
 }
 
-static void check_schema(void *arg)
+static void on_waiting(void *arg, const char *why)
 {
-    struct app *app = arg;
-    if (schema_check(app->x.read, 5000, on_schema, app, NULL) != 0)
-        loop_timer_start(app->schema, RETRY_MS);
+    (void)arg;
+    log_warn(why);
 }
 
 /* ---- stopping: no new work; running jobs may end; what is left is re-run elsewhere ---- */
@@ -186,15 +177,16 @@ static void app_close(struct app *app)
     pg_close(&x->write_large);
     governor_free(&x->governor);
     queue_free(&x->queue);
-    loop_timer_free(&app->schema);
+    schema_wait_free(&app->schema);
     loop_timer_free(&app->drain);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&x->loop);
 }
 
-static int run(struct app *app)
+static int run(void *arg)
 {
+    struct app *app = arg;
     struct err err = ERR_INIT;
     struct executor *x = &app->x;
     x->settings = &app->settings;
@@ -206,13 +198,12 @@ static int run(struct app *app)
         return 1;
     app->term = loop_signal_new(x->loop, SIGTERM, on_signal, app);
     app->intr = loop_signal_new(x->loop, SIGINT, on_signal, app);
-    app->schema = loop_timer_new(x->loop, check_schema, app);
     app->drain = loop_timer_new(x->loop, look_drained, app);
     if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;
     } else {
-        loop_timer_start(app->schema, 0);
+        app->schema = schema_wait_new(x->loop, x->read, on_schema, on_waiting, app);
         loop_run(x->loop);
         leaks_check();
     }
@@ -223,19 +214,6 @@ static int run(struct app *app)
 int main(int argc, char **argv)
 {
     static struct app app;
-    enum log_level level = LOG_INFO;
-    switch (config_load(&settings_table, argc, argv, &app.settings)) {
-    case CONFIG_EXIT_OK:
-        return 0;
-    case CONFIG_EXIT_BAD:
-        return 2;
-    case CONFIG_RUN:
-        break;
-    }
-    log_level_parse(str_of(app.settings.log_level), &level);
-    log_setup("executor", level);
-    signal(SIGPIPE, SIG_IGN);
-    int status = run(&app);
-    config_unload(&settings_table, &app.settings);
-    return status;
+    return daemon_main(&settings_table, &app.settings, "executor", &app.settings.log_level, argc, argv, run,
+                       &app);
 }

@@ -6,26 +6,27 @@
 #include "auth.h"
 #include "base/leaks.h"
 #include "base/log.h"
+#include "config/daemon.h"
 #include "crypto/crypto.h"
 #include "gateway.h"
 #include "handoff.h"
 #include "invocations.h"
 #include "router.h"
-#include "store/migrate.h"
+#include "store/schema_wait.h"
 #include "store/sweep.h"
 #include "targets.h"
 #include "waiters.h"
 
-enum { WRITE_BYTES = 256 * 1024 * 1024, SCHEMA_RETRY_MS = 1000 };
+enum { WRITE_BYTES = 256 * 1024 * 1024 };
 
 struct app {
     struct gateway g;
     struct settings settings;
     struct redis_sub *sub;
     struct loop_signal *term, *intr;
-    struct loop_timer *schema, *drain;
+    struct schema_wait *schema;
+    struct loop_timer *drain;
     char name[BOOT_NAME_BYTES];
-    bool said_waiting;
     int status;
 };
 
@@ -153,34 +154,23 @@ static int open_server(struct app *app, struct err *err)
     return 0;
 }
 
-/* The schema must be ours before anything is served; until then the daemon waits, saying so once. */
-static void on_schema(void *arg, int found, int wanted, struct uuid deployment, const struct err *err)
+/* The schema must be ours before anything is served. */
+static void on_schema(void *arg, struct uuid deployment)
 {
     (void)deployment;
     struct app *app = arg;
-    struct err bad = ERR_INIT;
-    if (err == NULL && found == wanted) {
-        if (open_server(app, &bad) == 0)
-            return;
-        log_error("cannot listen", LF_ERR(&bad));
-        app->status = 1;
-        loop_stop(app->g.loop);
+    struct err err = ERR_INIT;
+    if (open_server(app, &err) == 0)
         return;
-    }
-    if (!app->said_waiting && err != NULL)
-        log_warn("waiting for PostgreSQL", LF_ERR(err));
-    else if (!app->said_waiting)
-        log_warn("waiting for the schema: run `sandpiper migrate`", LF_INT("found", found),
-                 LF_INT("wanted", wanted));
-    app->said_waiting = true;
-    loop_timer_start(app->schema, SCHEMA_RETRY_MS);
+    log_error("cannot listen", LF_ERR(&err));
+    app->status = 1;
+    loop_stop(app->g.loop);
 }
 
-static void check_schema(void *arg)
+static void on_waiting(void *arg, const char *why)
 {
-    struct app *app = arg;
-    if (schema_check(app->g.read, 5000, on_schema, app, NULL) != 0)
-        loop_timer_start(app->schema, SCHEMA_RETRY_MS);
+    (void)arg;
+    log_warn(why);
 }
 
 /* ---- stopping ---- */
@@ -235,15 +225,16 @@ static void app_close(struct app *app)
     targets_free(&g->targets);
     auth_free(&g->auth);
     queue_free(&g->queue);
-    loop_timer_free(&app->schema);
+    schema_wait_free(&app->schema);
     loop_timer_free(&app->drain);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&g->loop);
 }
 
-static int run(struct app *app)
+static int run(void *arg)
 {
+    struct app *app = arg;
     struct err err = ERR_INIT;
     struct gateway *g = &app->g;
     g->settings = &app->settings;
@@ -254,13 +245,12 @@ static int run(struct app *app)
         return 1;
     app->term = loop_signal_new(g->loop, SIGTERM, on_signal, app);
     app->intr = loop_signal_new(g->loop, SIGINT, on_signal, app);
-    app->schema = loop_timer_new(g->loop, check_schema, app);
     app->drain = loop_timer_new(g->loop, drained, app);
     if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;
     } else {
-        loop_timer_start(app->schema, 0);
+        app->schema = schema_wait_new(g->loop, g->read, on_schema, on_waiting, app);
         loop_run(g->loop);
         leaks_check();
     }
@@ -271,19 +261,6 @@ static int run(struct app *app)
 int main(int argc, char **argv)
 {
     static struct app app;
-    enum log_level level = LOG_INFO;
-    switch (config_load(&settings_table, argc, argv, &app.settings)) {
-    case CONFIG_EXIT_OK:
-        return 0;
-    case CONFIG_EXIT_BAD:
-        return 2;
-    case CONFIG_RUN:
-        break;
-    }
-    log_level_parse(str_of(app.settings.log_level), &level);
-    log_setup("gateway", level);
-    signal(SIGPIPE, SIG_IGN);
-    int status = run(&app);
-    config_unload(&settings_table, &app.settings);
-    return status;
+    return daemon_main(&settings_table, &app.settings, "gateway", &app.settings.log_level, argc, argv, run,
+                       &app);
 }

@@ -1,0 +1,27 @@
+/* The frame of every daemon's main. */
+#include "config/daemon.h"
+
+#include <signal.h>
+
+#include "base/log.h"
+
+int daemon_main(const struct config_table *table, void *settings, const char *name, char *const *level,
+                int argc, char **argv, int (*run)(void *arg), void *arg)
+{
+    enum log_level least = LOG_INFO;
+    switch (config_load(table, argc, argv, settings)) {
+    case CONFIG_EXIT_OK:
+        return 0;
+    case CONFIG_EXIT_BAD:
+        return 2;
+    case CONFIG_RUN:
+        break;
+    }
+    if (*level != NULL)
+        log_level_parse(str_of(*level), &least);
+    log_setup(name, least);
+    signal(SIGPIPE, SIG_IGN);
+    int status = run(arg);
+    config_unload(table, settings);
+    return status;
+}
