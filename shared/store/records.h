@@ -55,7 +55,7 @@ struct record_key {
 
 /* records holds those of the keys that exist for their tenant, in any order. */
 typedef void records_fn(void *arg, const struct record *records, size_t n, const struct err *err);
-/* At most 1,000 keys. -1 and *err when refused. */
+/* 1 to 1,000 keys. -1 and *err when refused. */
 int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
                 void *arg, struct err *err);
 

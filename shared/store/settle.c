@@ -31,11 +31,10 @@ static const char sql[] =
     "$35::int2[], "
     "$36::int2[]) AS n (id, attempt, tenant, not_before, reason, reruns, blames)), "
     "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "
-    "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id) "
+    "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id AND x.id BETWEEN $37 AND $38) "
     "ON CONFLICT (id, attempt) DO NOTHING RETURNING id) "
     "SELECT d.id, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = d.id AND x.attempt = "
-    "d.attempt "
-    "AND x.boot = d.boot) FROM d LEFT JOIN r ON r.id = d.id "
+    "d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38) FROM d LEFT JOIN r ON r.id = d.id "
     "UNION ALL SELECT n.id, a.id IS NOT NULL FROM n LEFT JOIN a ON a.id = n.id";
 
 static struct outcome *outcome_of(struct writer_row *row)
@@ -155,6 +154,8 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     encode_results(p, rows, n);
     encode_usage(p, rows, n);
     encode_attempts(p, rows, n);
+    pg_put_uuid(p, rows[0]->key); /* the group is sorted: its bounds, for pruning partitions */
+    pg_put_uuid(p, rows[n - 1]->key);
 }
 
 /* The answer's rows in any order; the group is sorted by id. */
