@@ -1,4 +1,5 @@
 /* sandpiper-gateway: wiring only. */
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -261,6 +262,7 @@ static int run(void *arg)
 int main(int argc, char **argv)
 {
     static struct app app;
+    setlocale(LC_CTYPE, "C.UTF-8"); /* names in archives are UTF-8: libarchive converts by locale */
     return daemon_main(&settings_table, &app.settings, "gateway", &app.settings.log_level, argc, argv, run,
                        &app);
 }

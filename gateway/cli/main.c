@@ -1,4 +1,5 @@
 /* sandpiper: the command line. A table of commands; each is a file of its own. */
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,6 +92,9 @@ int main(int argc, char **argv)
 {
     struct cli cli = {0};
     struct err err;
+    setlocale(
+        LC_CTYPE,
+        "C.UTF-8"); /* file names are UTF-8, whatever the terminal thinks: libarchive converts by locale */
     if (crypto_init(&err) != 0 || (cli.loop = loop_new()) == NULL)
         return cli_error("cannot start: no memory or descriptors");
     int status = run(&cli, argc, argv);

@@ -215,6 +215,15 @@ def test_a_build_that_fails_says_why_and_the_old_version_serves(stack, client):
     assert client.submit("builder@2", "").status == 409
 
 
+def test_file_names_are_utf8_whatever_the_locale(stack, client, tmp_path):
+    agent = tmp_path / "names"
+    agent.mkdir()
+    (agent / "agent.json").write_text('{"runtime": "command", "entry": "cat *.txt"}')
+    (agent / "Főtanúsítvány ☃.txt").write_text("found")
+    stack.cli("deploy", str(agent), "--name", "names", env={"LC_ALL": "C"})
+    assert client.run("names", "")["output"] == "found"
+
+
 def test_archives_that_lead_out_are_refused(client):
     import io
     import tarfile
