@@ -17,6 +17,7 @@ enum {
     PASS_MS = 100,
     FRESH_MS = 1000,
     DEAD_MS = 2500,
+    GONE_MS = 500,
     CALM_MS = 3000,
     SURE_MS = 5000,
     JOBS_MAX = 2000,
@@ -26,6 +27,7 @@ enum {
 struct watched {
     struct uuid boot;
     bool alive, seen;
+    bool gone; /* while its lease was missing, Redis saw none of its connections */
     mono_t missing_since;
     UT_hash_handle hh;
 };
@@ -55,7 +57,7 @@ struct reclaim {
     struct loop_timer *timer;
     struct watched *boots;
     struct burial *burial;
-    bool asking;
+    bool asking, asking_clients;
     mono_t last_pass;
 };
 
@@ -313,6 +315,41 @@ static void drop_unseen(struct reclaim *r)
     }
 }
 
+static bool listed(const struct uuid *boots, size_t n, struct uuid boot)
+{
+    for (size_t i = 0; i < n; i++)
+        if (uuid_eq(boots[i], boot))
+            return true;
+    return false;
+}
+
+static void on_connected(void *arg, const struct uuid *boots, size_t n, const struct err *err)
+{
+    struct reclaim *r = arg;
+    r->asking_clients = false;
+    for (struct watched *w = r->boots; err == NULL && w != NULL; w = w->hh.next)
+        w->gone = w->missing_since.us != 0 && !listed(boots, n, w->boot);
+}
+
+/* How long its lease has been missing; 0 while it is there. */
+static int64_t missing_ms(const struct reclaim *r, const struct watched *w)
+{
+    return w->missing_since.us != 0 ? mono_ms_between(w->missing_since, loop_now(r->d->loop)) : 0;
+}
+
+static bool is_dead(const struct reclaim *r, const struct watched *w)
+{
+    return missing_ms(r, w) >= (w->gone ? GONE_MS : DEAD_MS);
+}
+
+/* A lease has been missing for a moment: does Redis still see its executor? */
+static void ask_connections(struct reclaim *r)
+{
+    for (struct watched *w = r->boots; w != NULL && !r->asking_clients; w = w->hh.next)
+        if (missing_ms(r, w) >= PASS_MS && !w->gone)
+            r->asking_clients = queue_connected(r->d->queue, on_connected, r) == 0;
+}
+
 static void on_executors(void *arg, const struct uuid *boots, const bool *alive, size_t n,
                          const struct err *err)
 {
@@ -333,13 +370,15 @@ static void on_executors(void *arg, const struct uuid *boots, const bool *alive,
             w->missing_since.us = 0;
         else if (w->missing_since.us == 0)
             w->missing_since = now;
+        w->gone = w->gone && !alive[i];
         w->alive = alive[i];
     }
     drop_unseen(r);
     if (r->burial != NULL || !leading_calmly(r->d->lead, CALM_MS))
         return;
+    ask_connections(r);
     for (struct watched *w = r->boots; w != NULL; w = w->hh.next)
-        if (w->missing_since.us != 0 && mono_ms_between(w->missing_since, now) >= DEAD_MS) {
+        if (is_dead(r, w)) {
             bury(r, w->boot);
             return;
         }
@@ -367,8 +406,7 @@ bool reclaim_alive(const struct reclaim *r, struct uuid boot)
 {
     struct watched *w;
     HASH_FIND(hh, r->boots, &boot, sizeof boot, w);
-    return w != NULL && (w->alive || w->missing_since.us == 0 ||
-                         mono_ms_between(w->missing_since, loop_now(r->d->loop)) < DEAD_MS);
+    return w != NULL && !is_dead(r, w);
 }
 
 struct reclaim *reclaim_new(struct dispatcher *d)

@@ -16,6 +16,7 @@ struct executor {
     struct loop *loop;
     struct uuid boot; /* this process's life: its consumer name and the owner of its leases */
     struct uuid deployment;
+    char client_name[QUEUE_CLIENT_NAME_BYTES]; /* of its connections to Redis */
 
     struct pg *read, *write_small, *write_large;
     struct redis *redis;

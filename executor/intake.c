@@ -111,12 +111,11 @@ struct intake *intake_new(struct executor *x, enum entry_kind kind, const char *
     *in = (struct intake){.x = x, .kind = kind, .streams = streams, .slots = slots};
     uuid_format(x->boot, in->consumer);
     in->timer = loop_timer_new(x->loop, look, in);
-    in->redis = redis_open(x->loop,
-                           &(struct redis_options){.url = x->settings->redis_url,
-                                                   .name = "sandpiper-executor-intake",
-                                                   .on_state = on_redis,
-                                                   .arg = in},
-                           err);
+    in->redis = redis_open(
+        x->loop,
+        &(struct redis_options){
+            .url = x->settings->redis_url, .name = x->client_name, .on_state = on_redis, .arg = in},
+        err);
     if (in->timer == NULL || in->redis == NULL)
         intake_free(&in);
     return in;

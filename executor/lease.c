@@ -181,9 +181,9 @@ struct lease_keeper *lease_keeper_new(struct executor *x, struct err *err)
     snprintf(k->channel, sizeof k->channel, QUEUE_CHANNEL_CTL "%s", boot);
     const char *const channels[] = {k->channel};
     k->timer = loop_timer_new(x->loop, beat, k);
-    k->sub = redis_sub_open(
-        x->loop, &(struct redis_options){.url = x->settings->redis_url, .name = "sandpiper-executor-ctl"},
-        channels, 1, on_cancel_message, k, err);
+    k->sub = redis_sub_open(x->loop,
+                            &(struct redis_options){.url = x->settings->redis_url, .name = x->client_name},
+                            channels, 1, on_cancel_message, k, err);
     if (k->timer == NULL || k->sub == NULL) {
         lease_keeper_free(&k);
         return NULL;

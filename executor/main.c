@@ -78,11 +78,11 @@ static int open_stores(struct app *app, struct err *err)
         (x->write_small = connect_pg(app, 1, NULL, err)) == NULL ||
         (x->write_large = connect_pg(app, 4, NULL, err)) == NULL)
         return -1;
-    x->redis = redis_open(
-        x->loop,
-        &(struct redis_options){
-            .url = s->redis_url, .name = "sandpiper-executor", .on_state = redis_state, .arg = app},
-        err);
+    x->redis =
+        redis_open(x->loop,
+                   &(struct redis_options){
+                       .url = s->redis_url, .name = x->client_name, .on_state = redis_state, .arg = app},
+                   err);
     if (x->redis == NULL)
         return -1;
     x->queue = queue_new(x->redis, (int)s->tenant_window);
@@ -191,6 +191,7 @@ static int run(void *arg)
     struct executor *x = &app->x;
     x->settings = &app->settings;
     x->boot = uuid_new();
+    queue_client_name(x->boot, x->client_name);
     app->spool = (struct spool_budget){.dir = app->settings.spool_dir, .max = app->settings.spool_bytes};
     x->spool = &app->spool;
     x->loop = loop_new();

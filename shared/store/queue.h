@@ -186,6 +186,14 @@ int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_ident
 typedef void queue_executors_fn(void *arg, const struct uuid *boots, const bool *alive, size_t n,
                                 const struct err *err);
 int queue_executors(struct queue *q, queue_executors_fn *fn, void *arg);
+/* The boots of the executors that have a connection to Redis now, as Redis sees it (CLIENT LIST, by the names
+ * that queue_client_name gives); a boot may come several times. */
+typedef void queue_connected_fn(void *arg, const struct uuid *boots, size_t n, const struct err *err);
+int queue_connected(struct queue *q, queue_connected_fn *fn, void *arg);
+/* What every connection of an executor calls itself. */
+enum { QUEUE_CLIENT_NAME_BYTES = 64 };
+void queue_client_name(struct uuid boot, char out[QUEUE_CLIENT_NAME_BYTES]);
+
 /* Strikes a dead executor off the register, its cancel set and its (empty) consumers. */
 int queue_executor_forget(struct queue *q, struct uuid boot);
 

@@ -385,6 +385,52 @@ int queue_executors(struct queue *q, queue_executors_fn *fn, void *arg)
     return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_register, c, NULL);
 }
 
+#define CLIENT_NAME "sandpiper-executor-"
+
+void queue_client_name(struct uuid boot, char out[QUEUE_CLIENT_NAME_BYTES])
+{
+    char text[UUID_TEXT_BYTES];
+    uuid_format(boot, text);
+    snprintf(out, QUEUE_CLIENT_NAME_BYTES, CLIENT_NAME "%s", text);
+}
+
+/* The boot in " name=sandpiper-executor-<boot> " of a line of CLIENT LIST. */
+static bool client_boot(struct str line, struct uuid *boot)
+{
+    struct str rest = line, field;
+    while (str_split(&rest, ' ', &field))
+        if (str_starts(field, STR("name=" CLIENT_NAME))) {
+            size_t skip = sizeof "name=" CLIENT_NAME - 1;
+            return uuid_parse(str_make(field.p + skip, field.n - skip), boot);
+        }
+    return false;
+}
+
+static void reply_clients(void *arg, const struct redis_reply *reply, const struct err *err)
+{
+    struct queue_call *c = arg;
+    struct str rest = err == NULL ? redis_str(reply) : str_of(NULL), line;
+    size_t cap = rest.n / sizeof CLIENT_NAME + 1, n = 0; /* a line is longer than the name */
+    struct uuid *boots = calloc(cap, sizeof *boots);
+    INVARIANT(boots != NULL); /* bounded by Redis's connections */
+    while (n < cap && str_split(&rest, '\n', &line))
+        if (client_boot(line, &boots[n]))
+            n++;
+    ((queue_connected_fn *)c->fn)(c->arg, boots, n, err);
+    free(boots);
+    queue_call_free(c);
+}
+
+int queue_connected(struct queue *q, queue_connected_fn *fn, void *arg)
+{
+    struct args a;
+    args_init(&a, 64);
+    args_cstr(&a, "CLIENT");
+    args_cstr(&a, "LIST");
+    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_clients,
+                      queue_call_new((void (*)(void))fn, arg, 0), NULL);
+}
+
 static int fire(struct queue *q, const char *const *words, const char *key_prefix, struct uuid boot)
 {
     struct args a;

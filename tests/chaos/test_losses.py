@@ -172,6 +172,21 @@ def test_postgres_killed_and_restarted_under_load(broken):
     stack.quiet(40)
 
 
+def test_a_killed_executor_is_told_from_a_frozen_one(broken):
+    """Redis still has a frozen one's connections: it gets the whole grace, so a short pause costs nothing."""
+    stack = broken()
+    ids = submit_all(stack.client, 5, lambda i: order(sleep=8, text=str(i)))
+    until("5 run", lambda: running(stack) == 5, 30)
+    victim = stack.executors[0]
+    victim.signal(signal.SIGSTOP)
+    lease = "sp:x:" + stack.redis_cli("smembers", "sp:execs").split()[0]
+    until("its lease has run out", lambda: stack.redis_cli("exists", lease) == "0", 10)
+    threading.Event().wait(1.0)  # the pause itself: longer than a killed one's grace, shorter than a frozen one's
+    victim.signal(signal.SIGCONT)
+    check_once(stack, ids, seconds=60)
+    assert stack.count("select count(*) from usage") == 5, "a short pause made jobs run again"
+
+
 def test_a_frozen_executor_finds_itself_fenced(broken):
     stack = broken(executors=2)
     ids = submit_all(stack.client, 10, lambda i: order(sleep=6, text=str(i)))
