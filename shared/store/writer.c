@@ -7,13 +7,17 @@
  *                                                      -> not known, down  -> rows back to `waiting`, pause,
  * again
  *
- * `redo` holds groups that must be sent as they are; they go before new groups. */
+ * `redo` holds groups that must be sent as they are; they go before new groups.
+ *
+ * The large lane, while it has nothing of its own, helps: when enough small rows wait behind a statement in
+ * flight, it takes them. So one group is made while another commits, and neither database nor caller idles.
+ */
 #include "store/writer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { TRY_MS = 5000, PAUSE_MS = 100, PARAM_BYTES = 24 * 1024 * 1024 };
+enum { TRY_MS = 5000, PAUSE_MS = 100, PARAM_BYTES = 24 * 1024 * 1024, HELP_ROWS = 16 };
 
 struct group {
     struct group *next;
@@ -32,7 +36,7 @@ struct lane {
     struct loop_task task;
     struct loop_timer *pause;
     struct pg_params *params;
-    bool large;
+    bool large; /* made for large rows */
 };
 
 struct writer {
@@ -104,6 +108,11 @@ size_t writer_bytes(const struct writer *w)
 
 /* ---- rows in and out ---- */
 
+static struct lane *lane_of(struct writer *w, const struct writer_row *row)
+{
+    return row->bytes > WRITER_LARGE_BYTES ? &w->large : &w->small;
+}
+
 static void lane_push(struct lane *l, struct writer_row *row)
 {
     row->next = NULL;
@@ -124,17 +133,29 @@ static struct writer_row *lane_pop(struct lane *l)
     return row;
 }
 
+/* Small rows behind a statement in flight: enough of them for another statement, and the large lane is free.
+ */
+static bool help_is_due(const struct writer *w)
+{
+    const struct lane *s = &w->small, *l = &w->large;
+    return s->flight != NULL && s->waiting_n >= HELP_ROWS && s->waiting_n >= s->flight->n / 2 &&
+           l->pg != s->pg && pg_connected(l->pg) && l->flight == NULL && l->redo == NULL &&
+           l->waiting == NULL && !loop_timer_active(l->pause);
+}
+
 int writer_put(struct writer *w, struct writer_row *row, struct err *err)
 {
     if (w->bytes + row->bytes > w->max_bytes && w->rows > 0)
         return err_set(err, ERR_OVERLOADED, "too much waits to be written (%zu bytes)", w->bytes);
-    struct lane *l = row->bytes > WRITER_LARGE_BYTES ? &w->large : &w->small;
+    struct lane *l = lane_of(w, row);
     row->sent = false;
     w->bytes += row->bytes;
     w->rows++;
     lane_push(l, row);
     if (l->flight == NULL && !loop_timer_active(l->pause))
         loop_task_post(w->loop, &l->task, lane_turn, l);
+    else if (help_is_due(w))
+        loop_task_post(w->loop, &w->large.task, lane_turn, &w->large);
     return 0;
 }
 
@@ -200,7 +221,7 @@ static void group_give_back(struct lane *l, struct group *g)
     for (size_t i = 0; i < g->n; i++) {
         struct writer_row *row = g->rows[i];
         if (mono_before(now, row->deadline)) {
-            lane_push(l, row);
+            lane_push(lane_of(l->w, row), row);
             continue;
         }
         if (row->sent)
@@ -210,6 +231,9 @@ static void group_give_back(struct lane *l, struct group *g)
         row_end(l->w, row, &late);
     }
     free(g);
+    struct lane *small = &l->w->small; /* it may idle while a helper gives rows back */
+    if (l != small && small->waiting != NULL && !loop_timer_active(small->pause))
+        loop_task_post(l->w->loop, &small->task, lane_turn, small);
 }
 
 static int64_t try_ms(const struct lane *l, const struct group *g)
@@ -222,14 +246,23 @@ static int64_t try_ms(const struct lane *l, const struct group *g)
     return least > 50 ? least : 50;
 }
 
+static bool has_large(const struct group *g)
+{
+    for (size_t i = 0; i < g->n; i++)
+        if (g->rows[i]->bytes > WRITER_LARGE_BYTES)
+            return true;
+    return false;
+}
+
 static void group_send(struct lane *l, struct group *g)
 {
     const struct writer_ops *ops = l->w->ops;
+    bool large = has_large(g);
     pg_params_clear(l->params);
-    ops->encode(l->params, g->rows, g->n, l->large);
+    ops->encode(l->params, g->rows, g->n, large);
     l->flight = g;
     l->request =
-        pg_query(l->pg, l->large ? ops->sql_large : ops->sql, l->params, try_ms(l, g), on_reply, l, NULL);
+        pg_query(l->pg, large ? ops->sql_large : ops->sql, l->params, try_ms(l, g), on_reply, l, NULL);
     if (l->request != NULL)
         return;
     l->flight = NULL;
@@ -245,6 +278,8 @@ static void lane_turn(void *arg)
     struct group *g = l->redo;
     if (g != NULL)
         l->redo = g->next;
+    else if (l->waiting == NULL && l->large && help_is_due(l->w))
+        g = group_collect(&l->w->small);
     else
         g = group_collect(l);
     if (g != NULL)

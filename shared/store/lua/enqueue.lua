@@ -8,14 +8,7 @@
 local source, window = ARGV[1], tonumber(ARGV[2])
 local epoch = redis.call('GET', KEYS[1])
 local closed = not epoch or redis.call('EXISTS', KEYS[2]) == 1
-local ids, tenants, live, out = {}, {}, {}, {}
-for i = 4, #ARGV, 5 do
-  ids[#ids + 1] = ARGV[i]
-end
-if #ids == 0 then
-  return out
-end
-local known = closed and {} or redis.call('HMGET', KEYS[3], unpack(ids))
+local tenants, live, out = {}, {}, {}
 
 local function look_up(tenant)
   local t = tenants[tenant]
@@ -27,31 +20,44 @@ local function look_up(tenant)
   return t
 end
 
-local seen = {}
-for n, id in ipairs(ids) do
-  local at = n * 5 - 1
-  local tenant, stream, attempt = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local t, build = look_up(tenant), stream == 'sp:q:build' -- builds have no window
-  local verdict = 2
-  if not closed and not (source == 'g' and t.low) then
-    if known[n] or seen[id] then
-      verdict = 0
-    elseif build or t.entries + t.added < window then
-      local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', source, 'b', ARGV[at + 4])
-      live[#live + 1] = id
-      live[#live + 1] = 'q ' .. attempt .. ' - ' .. stream .. ' ' .. entry .. ' ' .. tenant
-      seen[id] = true
-      t.added = t.added + (build and 0 or 1)
-      verdict = 1
-    end
+local function may_go(t, stream) -- builds have no window
+  return not closed and not t.low and (stream == 'sp:q:build' or t.entries + t.added < window)
+end
+
+local asked, known = {}, {} -- which jobs have a record already, unless they wait in any case
+for i = 4, #ARGV, 5 do
+  if not closed and not look_up(ARGV[i + 1]).low then
+    asked[#asked + 1] = ARGV[i]
   end
-  if verdict == 2 and source == 'g' and epoch then
+end
+if #asked > 0 then
+  for n, record in ipairs(redis.call('HMGET', KEYS[3], unpack(asked))) do
+    known[asked[n]] = record
+  end
+end
+
+for i = 4, #ARGV, 5 do
+  local id, tenant, stream, attempt = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local t = look_up(tenant)
+  local verdict = 2
+  if known[id] then
+    verdict = 0
+  elseif may_go(t, stream) then
+    local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', source, 'b', ARGV[i + 4])
+    known[id] = 'q ' .. attempt .. ' - ' .. stream .. ' ' .. entry .. ' ' .. tenant
+    live[#live + 1] = id
+    live[#live + 1] = known[id]
+    if stream ~= 'sp:q:build' then
+      t.added = t.added + 1
+    end
+    verdict = 1
+  elseif source == 'g' and epoch then
     t.waiting = t.waiting + 1
     if not t.low or t.low == '' or id < t.low then
       t.low, t.lowered = id, true
     end
   end
-  out[n] = verdict
+  out[#out + 1] = verdict
 end
 
 if #live > 0 then
