@@ -100,7 +100,9 @@ bool entry_decode(struct str body, struct entry *e)
     e->queue_deadline.us = (int64_t)get(&r, 8);
     e->ready.us = (int64_t)get(&r, 8);
     e->prompt_bytes = (uint32_t)get(&r, 4);
-    e->prompt_inline = get(&r, 1) == 1;
+    uint64_t with_prompt = get(&r, 1);
+    r.bad = r.bad || with_prompt > 1;
+    e->prompt_inline = with_prompt == 1;
     e->prompt = str_make((const char *)r.p, r.left);
     if (r.bad || !plausible(e))
         return false;

@@ -22,7 +22,7 @@ static const char sql[] =
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at) "
-    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id), "
+    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt), "
     "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, sandbox_start_ms, run_ms, "
     "sandbox_ms, cpu_ms, peak_memory_bytes) SELECT * FROM unnest($18::uuid[], $19::int2[], $20::int4[], "
     "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::int8[], "
@@ -32,10 +32,12 @@ static const char sql[] =
     "$36::int2[]) AS n (id, attempt, tenant, not_before, reason, reruns, blames)), "
     "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "
     "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id AND x.id BETWEEN $37 AND $38) "
-    "ON CONFLICT (id, attempt) DO NOTHING RETURNING id) "
-    "SELECT d.id, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = d.id AND x.attempt = "
-    "d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38) FROM d LEFT JOIN r ON r.id = d.id "
-    "UNION ALL SELECT n.id, a.id IS NOT NULL FROM n LEFT JOIN a ON a.id = n.id";
+    "ON CONFLICT (id, attempt) DO NOTHING RETURNING id, attempt) "
+    "SELECT d.id, d.attempt, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = d.id AND "
+    "x.attempt = d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38) "
+    "FROM d LEFT JOIN r ON r.id = d.id AND r.attempt = d.attempt "
+    "UNION ALL SELECT n.id, (n.attempt - 1)::int2, a.id IS NOT NULL "
+    "FROM n LEFT JOIN a ON a.id = n.id AND a.attempt = n.attempt";
 
 static struct outcome *outcome_of(struct writer_row *row)
 {
@@ -173,9 +175,11 @@ static void apply(struct writer_row *const *rows, size_t n, const struct pg_resu
             else
                 hi = mid;
         }
-        if (pg_get_bool(result, r, 1))
-            for (size_t i = lo; i < n && uuid_eq(rows[i]->key, id); i++)
-                outcome_of(rows[i])->won = outcome_of(rows[i])->what != OUTCOME_USAGE_ONLY;
+        for (size_t i = lo; pg_get_bool(result, r, 2) && i < n && uuid_eq(rows[i]->key, id); i++) {
+            struct outcome *o = outcome_of(rows[i]);
+            if (o->attempt == pg_get_int2(result, r, 1))
+                o->won = o->what != OUTCOME_USAGE_ONLY;
+        }
     }
 }
 

@@ -10,6 +10,7 @@ struct submitter {
     struct pg_params *params;
     submit_done_fn *done;
     void *arg;
+    size_t keyed_bytes, max_bytes; /* of keyed submissions under way; what each kind may take */
 };
 
 #define INVOCATION_COLUMNS                                                                                  \
@@ -126,7 +127,7 @@ struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *
     struct submitter *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
-    *s = (struct submitter){.loop = loop, .keyed = keyed, .done = done, .arg = arg};
+    *s = (struct submitter){.loop = loop, .keyed = keyed, .done = done, .arg = arg, .max_bytes = max_bytes};
     s->writer = writer_new(loop, small, large, &ops, s, max_bytes);
     s->params = pg_params_new(2 * INV_PROMPT_MAX_BYTES);
     if (s->writer == NULL || s->params == NULL)
@@ -178,6 +179,7 @@ static void keyed_end(struct keyed *k, const struct err *err)
 {
     struct submitter *s = k->s;
     struct submission *sub = k->sub;
+    s->keyed_bytes -= sub->row.bytes;
     loop_timer_free(&k->again);
     free(k);
     s->done(s->arg, sub, err);
@@ -255,6 +257,8 @@ static void keyed_try(void *arg)
 
 static int keyed_put(struct submitter *s, struct submission *sub, struct err *err)
 {
+    if (s->keyed_bytes > 0 && s->keyed_bytes + sub->row.bytes > s->max_bytes)
+        return err_set(err, ERR_OVERLOADED, "too much waits to be written (%zu bytes)", s->keyed_bytes);
     struct keyed *k = calloc(1, sizeof *k);
     if (k != NULL)
         *k = (struct keyed){.s = s, .sub = sub, .again = loop_timer_new(s->loop, keyed_try, k)};
@@ -262,6 +266,7 @@ static int keyed_put(struct submitter *s, struct submission *sub, struct err *er
         free(k);
         return err_set(err, ERR_NO_MEMORY, "no memory for a submission");
     }
+    s->keyed_bytes += sub->row.bytes;
     loop_timer_start(k->again, 0);
     return 0;
 }

@@ -38,7 +38,8 @@ struct submission {
  * ERR_UNAVAILABLE; ERR_OUTCOME_UNKNOWN; ERR_PG_DATA. */
 typedef void submit_done_fn(void *arg, struct submission *s, const struct err *err);
 
-/* Connections are borrowed: small and large for groups, keyed for idempotent ones. */
+/* Connections are borrowed: small and large for groups, keyed for idempotent ones. max_bytes caps
+ * what waits, for each of the two ways. */
 struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *large, struct pg *keyed,
                                 submit_done_fn *done, void *arg, size_t max_bytes);
 void submitter_free(struct submitter **s);
