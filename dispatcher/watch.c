@@ -48,7 +48,10 @@ static void on_reset(void *arg, const struct err *err)
 static void lost(struct watch *w, const struct queue_identity *id)
 {
     struct uuid epoch = uuid_new();
-    log_warn("Redis has lost its memory: rebuilding from PostgreSQL", LF_STR("identity", id->now));
+    if (id->known[0] == '\0' && w->state == WATCH_UNSURE)
+        log_info("Redis is empty: making the streams, then feeding what PostgreSQL has");
+    else
+        log_warn("Redis has lost its memory: rebuilding from PostgreSQL", LF_STR("identity", id->now));
     w->lost_at = loop_now(w->d->loop);
     enter(w, WATCH_RESETTING);
     if (queue_reset(w->d->queue, epoch, id, on_reset, w) != 0)

@@ -7,6 +7,7 @@
 
 #include "json/writer.h"
 #include "store/agents.h"
+#include "targets.h"
 
 enum { STORE_MS = 5000, LIST_DEFAULT = 50, LIST_MAX = 1000, LOG_TAIL_BYTES = 16 * 1024 };
 
@@ -94,6 +95,9 @@ static void on_agents(void *arg, const struct agent_record *agents, size_t n, co
         call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
         return;
     }
+    if (limit ==
+        0) /* who looks at an agent may be waiting for its new version: what is submitted next runs that */
+        targets_forget(c->g->targets, c->tenant, agents[0].slug);
     struct buf body;
     buf_init(&body, 32 * 1024 * 1024);
     struct json_writer w = json_writer(&body);

@@ -317,7 +317,10 @@ static void on_target(struct call *c, const struct agent_target *t, const struct
 {
     struct submit *s = c->data;
     struct err bad = ERR_INIT;
-    if (err == NULL && !t->found)
+    if (err == NULL && !t->found && s->version > 0)
+        err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no version %d of an agent \"%.*s\"", s->version,
+                STR_ARG(s->agent));
+    else if (err == NULL && !t->found)
         err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no agent \"%.*s\"", STR_ARG(s->agent));
     else if (err == NULL && !t->ready)
         err_set(&bad, ERR_AGENT_NOT_READY, "agent \"%.*s\" has no version that is ready", STR_ARG(s->agent));

@@ -84,6 +84,16 @@ static void on_resolved(void *arg, const struct agent_target *target, const stru
         fn(c, target, err);
 }
 
+void targets_forget(struct targets *t, int32_t tenant, struct str slug)
+{
+    struct cached *k, *next;
+    HASH_ITER(hh, t->known, k, next)
+    {
+        if (k->key.tenant == tenant && str_eq_c(slug, k->key.slug))
+            drop(t, k);
+    }
+}
+
 void target_resolve(struct targets *t, struct call *c, struct str slug, int32_t version, target_fn *fn)
 {
     struct target_key key = {.tenant = c->tenant, .version = version};

@@ -224,6 +224,13 @@ def test_file_names_are_utf8_whatever_the_locale(stack, client, tmp_path):
     assert client.run("names", "")["output"] == "found"
 
 
+def test_a_new_version_serves_as_soon_as_it_is_seen_to_be_ready(client):
+    for n in ("one", "two", "three"):
+        client.deploy("edited", {"agent.json": '{"runtime":"command","entry":"echo %s"}' % n})
+        assert client.run("edited", "")["output"] == n + "\n"
+    assert "no version 9" in client.submit("edited@9", "").json["detail"]
+
+
 def test_archives_that_lead_out_are_refused(client):
     import io
     import tarfile
