@@ -132,12 +132,14 @@ static void setup_done(void *arg, const struct pg_result *result, const struct e
 }
 
 /* Statements are prepared, and a few index probes each. jit: compiling one takes 200 ms and saves nothing.
- * Generic plans: planning over the partitions costs more than running; executors prune by the parameters. */
+ * Parallel workers: starting one costs more than what it is given to do. Generic plans: planning over the
+ * partitions costs more than running; executors prune by the parameters. */
 static const char setup_sql[] =
     "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
     " set_config('idle_in_transaction_session_timeout', $1, false),"
     " set_config('standard_conforming_strings', 'on', false), set_config('jit', 'off', false),"
-    " set_config('plan_cache_mode', 'force_generic_plan', false)";
+    " set_config('plan_cache_mode', 'force_generic_plan', false),"
+    " set_config('max_parallel_workers_per_gather', '0', false)";
 
 static int setup_params(const struct pg *pg, struct pg_params *p)
 {
