@@ -64,8 +64,8 @@ def run(figures):
         two = ours(s, first.port)
         one, peer = median(mine), median(theirs)["per_second"] if theirs else None
         what = f"durable submissions, {CONNECTIONS} connections"
-        figures.row(f"{what}, 1 gateway", one["per_second"], peer, 3)
-        figures.row(f"{what}, 2 gateways", two["per_second"], peer, 3)
+        figures.row(f"{what}, 1 gateway", one["per_second"], peer, ratio_of=3)
+        figures.row(f"{what}, 2 gateways", two["per_second"], peer, ratio_of=3)
         figures.row("  p50 of one, 1 gateway", one["p50_ms"], median(theirs)["p50_ms"] if theirs else None, unit="ms")
         figures.row("  p99 of one, 1 gateway", one["p99_ms"], median(theirs)["p99_ms"] if theirs else None, unit="ms")
         figures.absent("batch of 100,000 NDJSON lines", "not built yet", "≥ 0.5 × COPY")

@@ -182,16 +182,18 @@ class Figures:
     def __init__(self):
         self.rows, self.shares, self.notes = [], [], []
 
-    def row(self, what, ours, peer=None, target=None, unit="/s", less_is_better=False, target_text=None):
-        """target: the ratio (or, without a peer, the value) to reach."""
-        ratio = ours / peer if ours is not None and peer else None
-        reached = ratio if peer is not None else ours
-        met = None
-        if target is not None and reached is not None:
-            met = reached <= target if less_is_better else reached >= target
+    def row(self, what, ours, peer=None, unit="/s", ratio_of=None, at_least=None, at_most=None):
+        """The target, if any: the ratio to the peer (without a peer it stays open), or a value of ours."""
+        ratio = ours / peer if peer else None
+        met, target = None, ""
+        if ratio_of is not None:
+            met, target = ratio and ratio >= ratio_of, f"≥ {ratio_of:g} ×"
+        elif at_least is not None:
+            met, target = ours >= at_least, f"≥ {at_least:,}{unit}"
+        elif at_most is not None:
+            met, target = ours <= at_most, f"≤ {at_most:g} {unit}".rstrip()
         self.rows.append({"what": what, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "met": met,
-                          "target": target_text or ("" if target is None else
-                                                    f"{'≤' if less_is_better else '≥'} {target:g}{' ×' if peer else ' ' + unit}")})
+                          "target": target})
 
     def absent(self, what, why, target=""):
         self.rows.append({"what": what, "ours": None, "peer": None, "ratio": None, "unit": "", "met": None,
