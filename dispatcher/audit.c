@@ -19,7 +19,10 @@ enum {
     LIVE_MAX = 2000,
     AGE_MS = 10000,
     BUILD_AGE_MS = 3000,
-    BUILDS = 100
+    BUILDS = 100,
+    LATE_MS =
+        120 *
+        1000, /* an id's commit follows it within this: deadlines and statement timeouts add up to less */
 };
 
 enum audit_step { AUDIT_LOAD, AUDIT_ROWS, AUDIT_LIVE, AUDIT_BUILDS };
@@ -65,7 +68,11 @@ static struct uuid upto(void)
 
 static void rows_end(struct audit *a)
 {
+    /* Never beyond what may still be committed behind the cursor: nothing would look there again. */
+    struct uuid late = uuid_floor((wall_t){.us = wall_now().us - LATE_MS * 1000LL});
     a->low = a->have_open ? a->oldest_open : a->cursor;
+    if (uuid_cmp(late, a->low) < 0)
+        a->low = late;
     if (!uuid_is_zero(a->low))
         mark_set(a->d->pg, STR("open"), a->low, DB_MS);
     str_copy(STR("0"), a->live_cursor, sizeof a->live_cursor);
@@ -108,7 +115,7 @@ static void on_states(void *arg, const struct queue_live *items, size_t n, const
         if (items[i].state == INV_NONE)
             missing(a, i, marks, &count);
         else if (a->canceling[i]) /* tell the owner again; take it off the queue */
-            queue_cancel(a->d->queue, a->jobs[i].id, NULL, NULL, NULL);
+            feed_row_ready(a->d, &a->jobs[i], true, a->not_before[i]);
     }
     if (count > 0) {
         log_warn("open jobs were missing from Redis: feeding them again", LF_INT("tenants", count));
@@ -169,7 +176,7 @@ static void on_live_rows(void *arg, const struct sweep_row *rows, size_t n, cons
     for (size_t i = 0; err == NULL && i < n; i++)
         for (size_t k = 0; rows[i].ended && k < a->live_n; k++)
             if (uuid_eq(a->live_ids[k], rows[i].job.id) && a->live[k].state == INV_QUEUED)
-                queue_forget(a->d->queue, &a->live_ids[k], &a->live[k], 1);
+                queue_forget(a->d->queue, &a->live[k], 1);
     bool end = err != NULL || strcmp(a->live_cursor, "0") == 0;
     next(a, end ? AUDIT_BUILDS : AUDIT_LIVE, TICK_MS);
 }

@@ -84,7 +84,7 @@ bool feeder_covers(const struct feeder *f, int32_t tenant, enum inv_priority pri
 {
     struct fed *t;
     HASH_FIND_INT(f->tenants, &tenant, t);
-    return t != NULL && (uuid_cmp(id, t->cursor[priority]) > 0 || t->priority < (int)priority);
+    return t != NULL && uuid_cmp(id, t->cursor[priority]) > 0;
 }
 
 static void rest(struct feeder *f, bool busy)
@@ -302,15 +302,47 @@ static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struc
     visit(f);
 }
 
+/* A row to be settled unless somebody holds its job: a scan passes running jobs, too. */
+struct doubt {
+    struct dispatcher *d;
+    struct entry job; /* without prompt */
+};
+
+static void on_cancel(void *arg, enum queue_cancel what, const struct err *err)
+{
+    struct doubt *x = arg;
+    if (err == NULL && (what == QUEUE_CANCEL_ABSENT || what == QUEUE_CANCEL_REMOVED))
+        verdict_result(x->d->verdicts, &x->job, INV_CANCELED, ERR_NONE, NULL, NULL);
+    free(x);
+}
+
+static void on_absent(void *arg, const int8_t *absent, size_t n, const struct err *err)
+{
+    struct doubt *x = arg;
+    if (err == NULL && n == 1 && absent[0] == 1)
+        verdict_result(x->d->verdicts, &x->job, INV_EXPIRED, ERR_JOB_QUEUE_TIMEOUT, NULL, NULL);
+    free(x);
+}
+
+static void settle_if_free(struct dispatcher *d, const struct entry *job, bool canceling)
+{
+    struct doubt *x = malloc(sizeof *x);
+    if (x == NULL)
+        return; /* the next pass comes by */
+    *x = (struct doubt){.d = d, .job = *job};
+    x->job.prompt_inline = false;
+    x->job.prompt = str_of(NULL);
+    int sent = canceling ? queue_cancel(d->queue, x->job.id, on_cancel, x, NULL)
+                         : queue_absent(d->queue, &x->job.id, 1, on_absent, x);
+    if (sent != 0)
+        free(x);
+}
+
 bool feed_row_ready(struct dispatcher *d, const struct entry *job, bool canceling, wall_t not_before)
 {
     wall_t now = wall_now();
-    if (canceling) {
-        verdict_result(d->verdicts, job, INV_CANCELED, ERR_NONE, NULL, NULL);
-        return false;
-    }
-    if (job->attempt == 1 && job->queue_deadline.us < now.us) {
-        verdict_result(d->verdicts, job, INV_EXPIRED, ERR_JOB_QUEUE_TIMEOUT, NULL, NULL);
+    if (canceling || (job->attempt == 1 && job->queue_deadline.us < now.us)) {
+        settle_if_free(d, job, canceling);
         return false;
     }
     return not_before.us <= now.us; /* retries.c comes for the others */

@@ -47,6 +47,7 @@ struct burial {
     struct queue_live live[JOBS_MAX]; /* of this page */
     size_t n;
     size_t outstanding; /* verdicts under way */
+    bool failed;        /* something of it could not be done: it stays on the register, and is buried again */
     int stream;         /* whose pending list is read */
     size_t found;
     mono_t began;
@@ -99,7 +100,7 @@ static void on_requeued(void *arg, const int8_t *verdicts, size_t n, const struc
     struct lost_job *l = arg;
     struct burial *b = l->b;
     if (err != NULL)
-        log_warn("requeueing failed; the retry pass will", LF_ERR(err));
+        l->b->failed = true;
     else if (n == 1 && verdicts[0] == 1)
         b->found++;
     free(l);
@@ -125,6 +126,7 @@ static void on_attempt(void *arg, bool won, const struct err *err)
     struct lost_job *l = arg;
     if (err != NULL) {
         struct burial *b = l->b;
+        b->failed = true; /* its lease stays: dropped without an attempt on record nobody would look for it */
         free(l);
         b->outstanding--;
         page_done(b);
@@ -160,15 +162,18 @@ static void bury_job(struct burial *b, const struct queue_live *live, const stru
 {
     struct verdicts *v = b->r->d->verdicts;
     struct lost_job *l = lost_new(b, live, &row->job);
-    bool ran = live->state == INV_RUNNING;
-    if (row->ended || row->job.attempt != live->attempt)
-        requeue(l, false); /* settled, or superseded: only the record was left */
+    if (row->ended)
+        requeue(l, false); /* settled: only the record was left */
+    else if (row->job.attempt !=
+             live->attempt) /* the next attempt is on record, and waits for this lease's end */
+        requeue(l,
+                row->job.attempt > live->attempt && row->not_before.us <= wall_now().us && !row->canceling);
     else if (row->canceling)
         verdict_result(v, &row->job, INV_CANCELED, ERR_NONE, on_ended, l);
-    else if (ran && row->job.reruns + row->job.blames >= INV_MAX_ATTEMPTS)
+    else if (row->job.reruns + row->job.blames >= INV_MAX_ATTEMPTS)
         verdict_result(v, &row->job, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
     else {
-        l->again.blames = (int16_t)(row->job.blames + (ran ? 1 : 0));
+        l->again.blames = (int16_t)(row->job.blames + 1);
         verdict_retry(v, &row->job, "executor_lost", row->job.reruns, l->again.blames, l->again.ready,
                       on_attempt, l);
     }
@@ -221,8 +226,12 @@ static void on_scanned(void *arg, struct str next, const struct uuid *ids, const
         return;
     }
     b->n = 0;
-    for (size_t i = 0; i < n && b->n < JOBS_MAX; i++)
+    for (size_t i = 0; i < n; i++)
         if (uuid_eq(items[i].owner, b->boot)) {
+            if (b->n == JOBS_MAX) {
+                b->failed = true; /* a page larger than Redis was asked for: the rest in another burial */
+                break;
+            }
             mine[b->n] = items[i].lease.id;
             b->live[b->n++] = items[i];
         }
@@ -252,8 +261,8 @@ static void on_pending(void *arg, const struct queue_delivery *items, size_t n, 
     INVARIANT(back != NULL); /* at most QUEUE_BATCH */
     size_t count = 0;
     for (size_t i = 0; i < n; i++)
-        if (!items[i].broken)
-            back[count++] = (struct queue_requeue_item){.lease = items[i].lease, .again = &items[i].job};
+        back[count++] = (struct queue_requeue_item){.lease = items[i].lease,
+                                                    .again = items[i].broken ? NULL : &items[i].job};
     if (count > 0)
         queue_requeue(b->r->d->queue, NULL, back, count, NULL, NULL);
     free(back);
@@ -265,7 +274,7 @@ static void on_pending(void *arg, const struct queue_delivery *items, size_t n, 
 static void pending(struct burial *b)
 {
     if (b->stream == STREAMS) {
-        burial_end(b, true);
+        burial_end(b, !b->failed);
         return;
     }
     const char *stream = b->stream < STREAMS - 1 ? queue_streams[b->stream] : queue_build_stream;

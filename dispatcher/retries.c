@@ -30,12 +30,37 @@ static void pass_end(struct retries *r, bool whole)
     r->running = false;
 }
 
-/* A window that is full: the feeder comes back for these. */
+/* What was offered to the queue; freed with the answer. */
+struct offer {
+    struct retries *r;
+    struct queue_mark jobs[PAGE];
+};
+
+/* Their window is full: the feeder comes for these once their tenant is marked. */
 static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struct err *err)
 {
-    (void)arg, (void)verdicts, (void)n;
+    struct offer *o = arg;
+    size_t count = 0;
     if (err != NULL)
         log_warn("queueing retries failed; the slow pass will", LF_ERR(err));
+    for (size_t i = 0; err == NULL && i < n; i++)
+        if (verdicts[i] == QUEUE_WAITS)
+            o->jobs[count++] = o->jobs[i];
+    if (count > 0)
+        queue_mark(o->r->d->queue, o->jobs, count, NULL, NULL);
+    free(o);
+}
+
+static void offer(struct retries *r, const struct entry *jobs, size_t n)
+{
+    struct offer *o = n > 0 ? calloc(1, sizeof *o) : NULL;
+    if (o == NULL)
+        return;
+    o->r = r;
+    for (size_t i = 0; i < n; i++)
+        o->jobs[i] = (struct queue_mark){.tenant = jobs[i].tenant, .low = jobs[i].id};
+    if (queue_enqueue(r->d->queue, QUEUE_FED, jobs, n, on_enqueued, o, NULL) != 0)
+        free(o);
 }
 
 static void on_due(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)
@@ -50,8 +75,7 @@ static void on_due(void *arg, const struct sweep_row *rows, size_t n, const stru
     for (size_t i = 0; i < n; i++)
         if (!rows[i].ended && feed_row_ready(r->d, &rows[i].job, rows[i].canceling, rows[i].not_before))
             jobs[count++] = rows[i].job;
-    if (count > 0)
-        queue_enqueue(r->d->queue, QUEUE_FED, jobs, count, on_enqueued, r, NULL);
+    offer(r, jobs, count);
     free(jobs);
     if (n < PAGE) {
         pass_end(r, true);

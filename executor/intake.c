@@ -40,7 +40,8 @@ enum intake_state {
 struct taken {
     struct queue_delivery d;
     char prompt[INV_ENTRY_PROMPT_BYTES];
-    bool refused;   /* ended or superseded: acknowledge only */
+    bool refused;   /* ended, superseded or unknown to PostgreSQL: acknowledge only */
+    bool checked;   /* PostgreSQL was asked */
     bool canceling; /* to be run only so far as to be settled as canceled */
 };
 
@@ -214,6 +215,7 @@ static void check_row(struct intake *in, const struct sweep_row *row)
         struct taken *t = &in->taken[i];
         if (!uuid_eq(t->d.lease.id, row->job.id))
             continue;
+        t->checked = false; /* found */
         t->refused = t->refused || row->ended || row->job.attempt != t->d.lease.attempt;
         t->canceling = row->canceling;
     }
@@ -230,6 +232,8 @@ static void on_checked(void *arg, const struct sweep_row *rows, size_t n, const 
     }
     for (size_t i = 0; i < n; i++)
         check_row(in, &rows[i]);
+    for (size_t i = 0; i < in->taken_n; i++) /* never committed: nothing of it may run */
+        in->taken[i].refused = in->taken[i].refused || in->taken[i].checked;
     claim(in);
 }
 
@@ -238,8 +242,10 @@ static void check(struct intake *in, bool repeated)
     struct uuid ids[TAKE_MAX];
     size_t n = 0;
     for (size_t i = 0; i < in->taken_n && n < TAKE_MAX; i++)
-        if (!in->taken[i].refused && in->kind == ENTRY_INVOCATION && (repeated || !in->taken[i].d.first))
+        if (!in->taken[i].refused && in->kind == ENTRY_INVOCATION && (repeated || !in->taken[i].d.first)) {
+            in->taken[i].checked = true;
             ids[n++] = in->taken[i].d.lease.id;
+        }
     if (n == 0) {
         claim(in);
         return;
@@ -261,7 +267,8 @@ static void begin(struct intake *in, struct taken *t)
         return; /* delivered again, and running here already */
     struct job *j = job_new(x, &t->d.lease, &t->d.job);
     if (j == NULL) {
-        log_error("no memory for a job; the dispatcher will find it");
+        log_error("no memory for a job; it is claimed again in a moment");
+        in->pending_first = true; /* the lease is ours: nobody else will look for it */
         return;
     }
     if (in->permits > 0) {

@@ -44,6 +44,8 @@ struct job {
     struct outcome outcome;
     char signal[16], message[240];
     struct buf output_copy, logs_copy; /* inline results, alive until the commit */
+    int refusals;                      /* of its outcome, by the database */
+    struct job *held_next;             /* the recorder's: waits for room */
     void *aux;                         /* of the flow (builds) */
     void (*free_aux)(struct job *j);
 };

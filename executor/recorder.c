@@ -16,12 +16,17 @@ struct release {
     bool tell;
     enum inv_state state;
     bool sent;
+    struct recorder *r;
+    bool back; /* handed back to the queue as `again` */
+    struct entry again;
+    char *prompt;
 };
 
 struct recorder {
     struct executor *x;
     struct settler *settler;
     struct release *releases; /* those not confirmed */
+    struct job *held;         /* outcomes for which there was no room, by held_next */
     struct loop_task turn;
     struct loop_timer *again;
 };
@@ -39,6 +44,13 @@ static void on_settled(void *arg, struct outcome *o, const struct err *err);
 static void send_releases(void *arg);
 static void next_chunk(void *arg);
 static void record(struct job *j);
+static void refused(struct job *j);
+
+static void release_free(struct release *e)
+{
+    free(e->prompt);
+    free(e);
+}
 
 struct recorder *recorder_new(struct executor *x)
 {
@@ -62,7 +74,7 @@ void recorder_free(struct recorder **pr)
     settler_free(&r->settler);
     DL_FOREACH_SAFE(r->releases, e, next)
     {
-        free(e);
+        release_free(e);
     }
     loop_task_cancel(r->x->loop, &r->turn);
     loop_timer_free(&r->again);
@@ -99,6 +111,11 @@ static void chunks_end(struct chunks *c)
 static void on_chunk(void *arg, const struct err *err)
 {
     struct chunks *c = arg;
+    if (err != NULL && err->code == ERR_PG_DATA) {
+        refused(c->j);
+        chunks_end(c);
+        return;
+    }
     if (err != NULL) { /* PostgreSQL is away: idempotent, so again in a moment */
         loop_timer_start(c->again, RETRY_MS);
         return;
@@ -125,10 +142,34 @@ static void next_chunk(void *arg)
     int64_t left = spool_of(c)->size - at;
     int64_t n =
         spool_read(spool_of(c), at, c->piece, left < INV_CHUNK_BYTES ? (size_t)left : INV_CHUNK_BYTES);
-    INVARIANT(n > 0); /* an unlinked file of ours: reading it back fails only when the disk does */
+    if (n <= 0) { /* the disk failed */
+        refused(j);
+        chunks_end(c);
+        return;
+    }
     if (blob_put(j->x->write_large, j->lease.id, c->kind, j->lease.attempt, c->chunk,
                  str_make(c->piece, (size_t)n), CHUNK_MS, on_chunk, c, NULL) != 0)
         loop_timer_start(c->again, RETRY_MS);
+}
+
+/* What the job left cannot be stored: our failure, and the truth about it. The usage stays. */
+static void refused(struct job *j)
+{
+    struct outcome *o = &j->outcome;
+    spool_deinit(&j->out);
+    spool_deinit(&j->err);
+    j->out.size = j->err.size = 0;
+    j->out.truncated = j->out.seen > 0;
+    j->err.truncated = j->err.seen > 0;
+    buf_clear(&j->output_copy);
+    buf_clear(&j->logs_copy);
+    if (o->what != OUTCOME_RESULT)
+        return;
+    o->state = INV_ERROR;
+    o->error = ERR_INTERNAL;
+    o->error_message = STR("the outcome could not be stored");
+    o->has_exit_code = false;
+    o->signal = str_of(NULL);
 }
 
 static void start_chunks(struct job *j)
@@ -157,11 +198,29 @@ static void take_stream(struct spool *s, struct buf *copy, struct str *view, int
     if (to != NULL && spool_read(s, 0, to, (size_t)s->size) == s->size)
         buf_commit(copy, (size_t)s->size);
     *view = buf_view(copy);
+    *truncated = *truncated || copy->len < (size_t)s->size; /* no memory, or the disk failed */
+    *bytes = (int64_t)copy->len;
+}
+
+/* While too much waits, outcomes stay in their spools. */
+static bool has_room(const struct recorder *r)
+{
+    return settle_waiting_bytes(r->settler) < WAITING_BYTES - 4 * INV_INLINE_BYTES;
+}
+
+static void hold(struct recorder *r, struct job *j)
+{
+    j->held_next = r->held;
+    r->held = j;
 }
 
 static void record(struct job *j)
 {
     struct outcome *o = &j->outcome;
+    if (!has_room(j->x->recorder)) {
+        hold(j->x->recorder, j);
+        return;
+    }
     if (o->what == OUTCOME_RESULT) {
         take_stream(&j->out, &j->output_copy, &o->output, &o->output_bytes, &o->output_truncated,
                     &o->output_in_blobs);
@@ -169,7 +228,7 @@ static void record(struct job *j)
     }
     struct err err;
     if (settle_put(j->x->recorder->settler, o, TRY_MS, &err) != 0)
-        on_settled(j->x->recorder, o, &err);
+        hold(j->x->recorder, j);
 }
 
 void recorder_put(struct recorder *r, struct job *j)
@@ -192,13 +251,25 @@ static void on_settled(void *arg, struct outcome *o, const struct err *err)
     struct job *j = job_of(o);
     if (err != NULL && err->code != ERR_PG_DATA) {
         log_warn("an outcome could not be recorded yet", LF_ERR(err));
-        if (settle_put(r->settler, o, TRY_MS, NULL) == 0)
-            return;
-        err_bug(__FILE__, __LINE__, "no room for an outcome"); /* bounded by the jobs of this process */
+        if (settle_put(r->settler, o, TRY_MS, NULL) != 0)
+            hold(r, j);
+        return;
     }
     if (err != NULL)
         log_error("the database refused an outcome", LF_ERR(err));
+    if (err != NULL &&
+        j->refusals++ < 2) { /* the invocation must end all the same: without what may offend */
+        if (j->refusals == 2 || o->what != OUTCOME_RESULT)
+            o->has_usage = false;
+        refused(j);
+        record(j);
+        return;
+    }
     recorder_release(r, j);
+    for (struct job *next; (next = r->held) != NULL && has_room(r);) {
+        r->held = next->held_next;
+        record(next);
+    }
 }
 
 /* ---- releases ---- */
@@ -208,7 +279,8 @@ void recorder_release(struct recorder *r, struct job *j)
     struct release *e = calloc(1, sizeof *e);
     INVARIANT(e != NULL); /* bounded by the jobs of this process */
     struct outcome *o = &j->outcome;
-    *e = (struct release){.lease = j->lease,
+    *e = (struct release){.r = r,
+                          .lease = j->lease,
                           .tell = o->what == OUTCOME_RESULT && o->won && j->entry.kind == ENTRY_INVOCATION,
                           .state = o->state};
     DL_APPEND(r->releases, e);
@@ -216,6 +288,42 @@ void recorder_release(struct recorder *r, struct job *j)
     job_destroy_sandbox(j);
     job_free(j);
     loop_task_post(r->x->loop, &r->turn, send_releases, r);
+}
+
+void recorder_hand_back(struct recorder *r, struct job *j)
+{
+    struct release *e = calloc(1, sizeof *e);
+    INVARIANT(e != NULL); /* bounded by the jobs of this process */
+    *e = (struct release){.r = r, .lease = j->lease, .back = true, .again = j->entry, .prompt = j->prompt};
+    j->prompt = NULL;
+    if (!e->again.prompt_inline)
+        e->again.prompt = str_of(NULL);
+    DL_APPEND(r->releases, e);
+    job_enter(j, JOB_RELEASING);
+    job_destroy_sandbox(j);
+    job_free(j);
+    loop_task_post(r->x->loop, &r->turn, send_releases, r);
+}
+
+static void on_back(void *arg, const int8_t *verdicts, size_t n, const struct err *err)
+{
+    struct release *e = arg;
+    (void)verdicts, (void)n; /* 0: somebody else has it, after a rebuild */
+    if (err != NULL) {
+        e->sent = false;
+        loop_timer_start(e->r->again, RETRY_MS);
+        return;
+    }
+    DL_DELETE(e->r->releases, e);
+    release_free(e);
+}
+
+static void send_back(struct release *e)
+{
+    const struct queue_requeue_item item = {.lease = e->lease, .again = &e->again};
+    e->sent = queue_requeue(e->r->x->queue, &e->r->x->boot, &item, 1, on_back, e) == 0;
+    if (!e->sent)
+        loop_timer_start(e->r->again, RETRY_MS);
 }
 
 struct sent {
@@ -233,7 +341,7 @@ static void on_released(void *arg, const struct err *err)
             continue;
         }
         DL_DELETE(s->r->releases, s->items[i]);
-        free(s->items[i]);
+        release_free(s->items[i]);
     }
     if (err != NULL)
         loop_timer_start(s->r->again, RETRY_MS);
@@ -255,8 +363,14 @@ static void send_releases(void *arg)
     {
         if (e->sent)
             continue;
-        if (s->n == QUEUE_BATCH)
+        if (e->back) {
+            send_back(e);
+            continue;
+        }
+        if (s->n == QUEUE_BATCH) { /* the rest in the next turn */
+            loop_task_post(r->x->loop, &r->turn, send_releases, r);
             break;
+        }
         if (e->tell)
             queue_done_put(&done, e->lease.id, e->state);
         e->sent = true;

@@ -19,6 +19,10 @@ void recorder_put(struct recorder *r, struct job *j);
 /* The job ends without an outcome of ours: only its lease is released (builds; fenced jobs without usage). */
 void recorder_release(struct recorder *r, struct job *j);
 
+/* The job goes back to the queue as it was claimed, with nothing spent: tried until Redis has taken it. Frees
+ * the job. Only before its program has started. */
+void recorder_hand_back(struct recorder *r, struct job *j);
+
 void recorder_redis_up(struct recorder *r);
 
 #endif

@@ -171,11 +171,7 @@ static void end_quota(struct job *j, const struct sandbox_failure *f)
         governor_return(j->x->governor, 1);
     j->holds_permit = false;
     flow_deinit(&j->flow);
-    const struct queue_requeue_item item = {.lease = j->lease, .again = &j->entry};
-    if (queue_requeue(j->x->queue, &j->x->boot, &item, 1, NULL, NULL) != 0)
-        log_warn("handing back failed; the dispatcher will find the job");
-    job_enter(j, JOB_RELEASING);
-    job_free(j);
+    recorder_hand_back(j->x->recorder, j);
 }
 
 static void late_ours(void *self)
@@ -234,13 +230,15 @@ static void enter_version(void *self)
 struct fetch {
     struct executor *x;
     struct uuid id;
+    int16_t attempt;
+    size_t have; /* of the prompt, when it was asked */
 };
 
 static struct fetch *fetch_new(struct job *j)
 {
     struct fetch *f = malloc(sizeof *f);
     INVARIANT(f != NULL); /* bounded by the jobs of this process */
-    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    *f = (struct fetch){.x = j->x, .id = j->lease.id, .attempt = j->lease.attempt, .have = j->entry.prompt.n};
     return f;
 }
 
@@ -248,6 +246,8 @@ static struct job *fetch_job(void *arg)
 {
     struct fetch *f = arg;
     struct job *j = current(f->x, f->id, STEP_PROMPT);
+    if (j != NULL && (j->lease.attempt != f->attempt || j->entry.prompt.n != f->have))
+        j = NULL; /* an answer to an attempt before */
     free(f);
     return j;
 }
@@ -428,7 +428,7 @@ static void end_exit(struct job *j, const struct sandbox_exit *e)
     o->cpu_ms = e->cpu_ms;
     o->peak_memory_bytes = e->peak_memory_bytes;
     if (e->kind == SANDBOX_SIGNALED) {
-        str_copy(str_of(e->signal), j->signal, sizeof j->signal);
+        str_copy(clean(j, e->signal), j->signal, sizeof j->signal);
         o->signal = str_of(j->signal);
     } else {
         o->has_exit_code = true;

@@ -15,7 +15,7 @@
 #include "loop/flow.h"
 #include "store/agents.h"
 
-enum { STORE_MS = 10000, CHECK_MS = 60000, KEEP_MS = 300000 };
+enum { STORE_MS = 10000, CHECK_MS = 60000 };
 
 struct deploy {
     struct flow flow;
@@ -41,8 +41,8 @@ static void wait_for_worker(void *self);
 
 static const struct flow_step steps[] = {
     {"check", enter_check, CHECK_MS, wait_for_worker},
-    {"keep", enter_keep, KEEP_MS, NULL},
-    {"version", enter_version, STORE_MS, NULL},
+    {"keep", enter_keep, 0, NULL},       /* each statement has a deadline: its answer is waited for, */
+    {"version", enter_version, 0, NULL}, /* since it comes back to this struct */
 };
 
 static void deploy_free(void *data)
@@ -59,7 +59,8 @@ static void flow_over(void *self, const struct err *err)
 {
     struct deploy *d = self;
     struct call *c = d->c;
-    if (err != NULL && d->chunk > 0)
+    /* Not when the version may be on record after all; what is left over is dropped after two hours. */
+    if (err != NULL && d->chunk > 0 && err->code != ERR_OUTCOME_UNKNOWN)
         agent_file_drop(c->g->files, d->version_id, STORE_MS);
     if (!call_leave(c))
         return;

@@ -164,6 +164,11 @@ static void fail(struct handoff *h, struct handoff_ticket *t)
     handoff_drop(h, t);
 }
 
+void handoff_unsure(struct handoff *h, struct handoff_ticket *t)
+{
+    fail(h, t);
+}
+
 /* ---- batches ---- */
 
 static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struct err *err)

@@ -27,6 +27,9 @@ void handoff_drop(struct handoff *h, struct handoff_ticket *t);
 /* Committed: enqueue. The prompt is copied when it is inline. */
 void handoff_commit(struct handoff *h, struct handoff_ticket *t, const struct entry *e);
 
+/* Perhaps committed: left to the dispatcher's feeder, which reads what is. */
+void handoff_unsure(struct handoff *h, struct handoff_ticket *t);
+
 /* Whether submissions may be accepted: the boot's row and locks stand, clocks agree. */
 bool handoff_ready(const struct handoff *h, struct err *err);
 

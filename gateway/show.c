@@ -20,6 +20,7 @@ struct show {
     struct uuid id;
     struct waiter *waiter;
     int open_status;
+    bool fetching;
     struct record record;
     struct arena *arena;
 };
@@ -126,7 +127,7 @@ static void on_told(void *arg, const struct record *r)
     s->waiter = NULL;
     if (r != NULL)
         answer(s, r, NULL);
-    else
+    else if (!s->fetching)
         fetch(s); /* the time is up: show it as it stands */
 }
 
@@ -134,6 +135,7 @@ static void on_record(void *arg, const struct record *records, size_t n, const s
 {
     struct show *s = arg;
     struct call *c = s->c;
+    s->fetching = false;
     if (!call_leave(c))
         return;
     if (err != NULL) {
@@ -156,7 +158,8 @@ static void fetch(struct show *s)
     struct call *c = s->c;
     struct record_key key = {.id = s->id, .tenant = c->tenant};
     call_enter(c);
-    if (records_get(c->g->read, &key, 1, FETCH_MS, on_record, s, &err) == 0)
+    s->fetching = records_get(c->g->read, &key, 1, FETCH_MS, on_record, s, &err) == 0;
+    if (s->fetching)
         return;
     waiter_remove(&s->waiter);
     if (call_leave(c))

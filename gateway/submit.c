@@ -294,10 +294,7 @@ void invocation_committed(void *arg, struct submission *sub, const struct err *e
         metric_add(&g->metrics.row[M_SUBMITTED], 1);
         metric_observe(&g->metrics.row[M_COMMIT_SECONDS], (double)(loop_now(g->loop).us - s->began.us) / 1e6);
     } else if (err != NULL && err->code == ERR_OUTCOME_UNKNOWN) {
-        struct entry e = entry_of(sub); /* perhaps committed: a stray entry is found out when it is claimed */
-        e.prompt_inline = false;
-        e.prompt = str_of(NULL);
-        handoff_commit(g->handoff, s->ticket, &e);
+        handoff_unsure(g->handoff, s->ticket); /* an entry of ours would be run unchecked */
     } else {
         handoff_drop(g->handoff, s->ticket);
         if (err == NULL)

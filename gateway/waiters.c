@@ -71,6 +71,11 @@ static void waiter_drop(struct waiter *waiter)
     metric_add(&w->g->metrics.row[M_WAITERS], -1);
     if (on->waiters != NULL)
         return;
+    if (w->reread && uuid_eq(w->reread_at, on->id)) { /* the re-read goes on behind it */
+        struct waited *next = on->hh.next;
+        w->reread = next != NULL;
+        w->reread_at = next != NULL ? next->id : (struct uuid){0};
+    }
     HASH_DEL(w->ids, on);
     free(on);
 }

@@ -160,8 +160,11 @@ typedef void queue_scan_fn(void *arg, struct str next, const struct uuid *ids, c
                            size_t n, const struct err *err);
 int queue_scan(struct queue *q, struct str cursor, queue_scan_fn *fn, void *arg);
 
-/* Drops live records of jobs known to have ended (id, attempt and owner as seen). */
-int queue_forget(struct queue *q, const struct uuid *ids, const struct queue_live *seen, size_t n);
+/* 1: surely neither queued nor run by anybody; 0: held, or Redis cannot say (a rebuild). */
+int queue_absent(struct queue *q, const struct uuid *ids, size_t n, queue_verdicts_fn *fn, void *arg);
+
+/* Drops the queued records and entries of jobs known to have ended. */
+int queue_forget(struct queue *q, const struct queue_live *seen, size_t n);
 
 /* ---- the dispatcher's ---- */
 
@@ -194,7 +197,8 @@ int queue_connected(struct queue *q, queue_connected_fn *fn, void *arg);
 enum { QUEUE_CLIENT_NAME_BYTES = 64 };
 void queue_client_name(struct uuid boot, char out[QUEUE_CLIENT_NAME_BYTES]);
 
-/* Strikes a dead executor off the register, its cancel set and its (empty) consumers. */
+/* Strikes a dead executor off the register, its cancel set and its consumers; not one that lives again or has
+ * entries pending. */
 int queue_executor_forget(struct queue *q, struct uuid boot);
 
 /* Entries delivered to a consumer (a boot) and not acknowledged, with their bodies; up to QUEUE_BATCH a

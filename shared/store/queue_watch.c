@@ -7,7 +7,8 @@
 
 static struct redis_script script_reset = {.body = lua_reset};
 static struct redis_script script_lead = {.body = lua_lead};
-static struct redis_script script_release = {.body = lua_release};
+static struct redis_script script_absent = {.body = lua_absent};
+static struct redis_script script_forget = {.body = lua_forget};
 
 /* ---- live records ---- */
 
@@ -113,23 +114,23 @@ int queue_scan(struct queue *q, struct str cursor, queue_scan_fn *fn, void *arg)
                       NULL);
 }
 
-int queue_forget(struct queue *q, const struct uuid *ids, const struct queue_live *seen, size_t n)
+int queue_absent(struct queue *q, const struct uuid *ids, size_t n, queue_verdicts_fn *fn, void *arg)
 {
-    for (size_t i = 0; i < n; i++) { /* rare: one call each keeps the release script the only eraser */
-        static const char *const keys[] = {"sp:live", "sp:cx:-", QUEUE_CHANNEL_DONE};
-        struct args a;
-        args_init(&a, 512);
-        if (uuid_is_zero(seen[i].owner))
-            args_cstr(&a, "-");
-        else
-            args_uuid_text(&a, seen[i].owner);
-        args_cstr(&a, "");
+    static const char *const keys[] = {"sp:epoch", "sp:hold", "sp:live"};
+    struct args a;
+    args_init(&a, 64);
+    for (size_t i = 0; i < n; i++)
         args_uuid(&a, &ids[i]);
-        args_int(&a, seen[i].attempt);
-        args_str(&a, str_of(seen[i].lease.stream));
-        args_str(&a, str_of(seen[i].lease.entry));
-        if (queue_eval(q, &script_release, keys, 3, &a, queue_reply_done, queue_call_new(NULL, NULL, 1),
-                       NULL) != 0)
+    return queue_eval(q, &script_absent, keys, 3, &a, queue_reply_verdicts,
+                      queue_call_new((void (*)(void))fn, arg, n), NULL);
+}
+
+/* As entries that nobody leased, to be dropped: so their tenant's window has the room again. */
+int queue_forget(struct queue *q, const struct queue_live *seen, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct queue_requeue_item item = {.lease = seen[i].lease};
+        if (queue_requeue(q, NULL, &item, 1, NULL, NULL) != 0)
             return -1;
     }
     return 0;
@@ -431,27 +432,18 @@ int queue_connected(struct queue *q, queue_connected_fn *fn, void *arg)
                       queue_call_new((void (*)(void))fn, arg, 0), NULL);
 }
 
-static int fire(struct queue *q, const char *const *words, const char *key_prefix, struct uuid boot)
-{
-    struct args a;
-    args_init(&a, 256);
-    for (int i = 0; words[i] != NULL; i++)
-        args_cstr(&a, words[i]);
-    args_key(&a, key_prefix, boot);
-    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, queue_reply_done, queue_call_new(NULL, NULL, 0), NULL);
-}
-
-/* The caller has seen the pending lists empty: DELCONSUMER would otherwise strand entries (redis#9745). */
 int queue_executor_forget(struct queue *q, struct uuid boot)
 {
-    static const char *const strike[] = {"SREM", "sp:execs", NULL}, *const cancels[] = {"DEL", NULL};
-    int rc = fire(q, strike, "", boot) | fire(q, cancels, "sp:cx:", boot);
-    for (int i = 0; i < 4; i++) {
-        const char *stream = i < 3 ? queue_streams[i] : queue_build_stream;
-        const char *const consumer[] = {"XGROUP", "DELCONSUMER", stream, "executors", NULL};
-        rc |= fire(q, consumer, "", boot);
-    }
-    return rc;
+    char lease[64], cancels[64], text[UUID_TEXT_BYTES];
+    uuid_format(boot, text);
+    snprintf(lease, sizeof lease, "sp:x:%s", text);
+    snprintf(cancels, sizeof cancels, "sp:cx:%s", text);
+    const char *const keys[] = {
+        lease, "sp:execs", cancels, queue_streams[0], queue_streams[1], queue_streams[2], queue_build_stream};
+    struct args a;
+    args_init(&a, 128);
+    args_uuid_text(&a, boot);
+    return queue_eval(q, &script_forget, keys, 7, &a, queue_reply_done, queue_call_new(NULL, NULL, 0), NULL);
 }
 
 int queue_pending_of(struct queue *q, struct uuid boot, const char *stream, queue_read_fn *fn, void *arg)

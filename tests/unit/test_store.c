@@ -432,6 +432,13 @@ static void lost_replies(void **state)
     empty();
 }
 
+/* A server that is stopped waits for those who are just connecting, and they are in this process. */
+static void all_connected(struct store *st)
+{
+    while (!pg_connected(st->small) || !pg_connected(st->large) || !pg_connected(st->keyed))
+        ask("SELECT 1::int8");
+}
+
 static void a_crash_in_between(void **state)
 {
     (void)state;
@@ -443,8 +450,7 @@ static void a_crash_in_between(void **state)
     for (size_t i = 0; i < N; i++)
         put(&st, &jobs[i], 25000);
     for (int crash = 0; crash < 2; crash++) {
-        while (!pg_connected(st.small) || !pg_connected(st.large) || !pg_connected(st.keyed))
-            ask("SELECT 1::int8"); /* some turns of the loop; groups are on the wire */
+        all_connected(&st); /* some turns of the loop; groups are on the wire */
         pg_fixture_stop(&server, SIGQUIT);
         assert_true(pg_fixture_start(&server));
     }
@@ -465,7 +471,7 @@ static void database_away(void **state)
     (void)state;
     struct job j;
     struct store st = open_store();
-    ask("SELECT 1::int8");
+    all_connected(&st);
     pg_fixture_stop(&server, SIGQUIT);
     fill(&j, STR("p"));
     put(&st, &j, 500);

@@ -10,10 +10,11 @@ for i = 2, #ARGV, 7 do
   local id, old, tenant, new, stream, entry, body =
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
   local live = redis.call('HGET', KEYS[2], id)
-  local mine = false
+  local mine, stray = false, not live
   if live then
     local st, att, boot, _, at = string.match(live, '^(%S) (%S+) (%S+) (%S+) (%S+)')
     mine = att == old and boot == owner and (st ~= 'q' or at == entry)
+    stray = at ~= entry
     if mine and st == 'q' and stream ~= 'sp:q:build' and redis.call('HINCRBY', KEYS[3], tenant, -1) <= 0 then
       redis.call('HDEL', KEYS[3], tenant)
     end
@@ -31,6 +32,10 @@ for i = 2, #ARGV, 7 do
         redis.call('HINCRBY', KEYS[3], tenant, 1)
       end
     end
+  end
+  if owner == '-' and stray and entry ~= '-' then -- nobody's: it must not stay pending
+    redis.call('XACK', stream, 'executors', entry)
+    redis.call('XDEL', stream, entry)
   end
   out[#out + 1] = mine and 1 or 0
 end
