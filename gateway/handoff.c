@@ -36,8 +36,18 @@ struct batch {
     struct arena *prompts;
 };
 
+/* A writing connection and the boot's lock on it. */
+struct writer_lock {
+    struct handoff *h;
+    struct pg *pg;
+    bool held, asking;
+};
+
+enum { WRITERS = 3 };
+
 struct handoff {
     struct gateway *g;
+    struct writer_lock locks[WRITERS];
     struct handoff_ticket *tickets;
     struct failed *failed;
     uint64_t seq;
@@ -288,9 +298,12 @@ static void on_kept(void *arg, const struct err *err)
     h->kept = err == NULL;
 }
 
+static void lock_again(struct handoff *h);
+
 static void keep(void *arg)
 {
     struct handoff *h = arg;
+    lock_again(h);
     if (redis_connected(h->g->redis))
         handoff_redis_up(h); /* marks that failed themselves */
     if (h->keeping || h->finished != NULL)
@@ -300,16 +313,53 @@ static void keep(void *arg)
 
 static void on_locked(void *arg, const struct err *err)
 {
-    struct handoff *h = arg;
+    struct writer_lock *l = arg;
+    l->asking = false;
+    l->held = err == NULL;
     if (err != NULL)
-        log_error("the boot's lock could not be taken", LF_ERR(err));
-    (void)h;
+        log_error("the boot's lock could not be taken; trying again", LF_ERR(err));
+}
+
+static void take_lock(struct writer_lock *l)
+{
+    l->asking = boot_lock(l->pg, l->h->g->boot, KEEP_DEADLINE_MS, on_locked, l) == 0;
+}
+
+/* The place of a connection among the locks; made when it is first seen. */
+static struct writer_lock *lock_of(struct handoff *h, struct pg *pg)
+{
+    for (int i = 0; i < WRITERS; i++) {
+        if (h->locks[i].pg == NULL)
+            h->locks[i] = (struct writer_lock){.h = h, .pg = pg};
+        if (h->locks[i].pg == pg)
+            return &h->locks[i];
+    }
+    BUG("more writing connections than locks");
+}
+
+/* Commits of a connection without the lock could not be fenced off after this process's death. */
+static bool all_locked(const struct handoff *h)
+{
+    for (int i = 0; i < WRITERS; i++)
+        if (h->locks[i].pg != NULL && pg_connected(h->locks[i].pg) && !h->locks[i].held)
+            return false;
+    return true;
+}
+
+static void lock_again(struct handoff *h)
+{
+    for (int i = 0; i < WRITERS; i++)
+        if (h->locks[i].pg != NULL && pg_connected(h->locks[i].pg) && !h->locks[i].held &&
+            !h->locks[i].asking)
+            take_lock(&h->locks[i]);
 }
 
 void handoff_pg_up(struct handoff *h, struct pg *pg)
 {
     /* Session set-up runs before queued statements: no commit of this connection precedes its lock. */
-    boot_lock(pg, h->g->boot, KEEP_DEADLINE_MS, on_locked, h);
+    struct writer_lock *l = lock_of(h, pg);
+    l->held = false;
+    take_lock(l);
     if (pg == h->g->write_small) {
         h->kept = false;
         h->keeping = boot_keep(pg, h->g->boot, low(h), KEEP_DEADLINE_MS, on_kept, h) == 0;
@@ -346,7 +396,7 @@ bool handoff_ready(const struct handoff *h, struct err *err)
         err_set(err, ERR_UNAVAILABLE, "the database is not available");
         return false;
     }
-    if (!h->kept) {
+    if (!h->kept || !all_locked(h)) {
         err_set(err, ERR_UNAVAILABLE, "starting");
         return false;
     }
