@@ -81,8 +81,10 @@ static bool past_cursor(const struct listing *l, const struct sandbox *s)
     if (!str_split(&rest, '.', &time) || !str_to_i64(time, &us))
         return false;
     int64_t own = sandbox_started_at(s).us;
-    if (own == us)
-        return strcmp(sandbox_id(s), rest.n > 0 ? rest.p : "") > 0 ? l->ascending : false;
+    if (own == us) {
+        int order = strcmp(sandbox_id(s), rest.n > 0 ? rest.p : "");
+        return l->ascending ? order > 0 : order < 0;
+    }
     return l->ascending ? own > us : own < us;
 }
 
