@@ -54,7 +54,7 @@ class Daemon:
         self.config = config
         self.process = None
 
-    def start(self, *flags, wait=True):
+    def start(self, *flags, wait=True, preexec_fn=None):
         env = {
             "PATH": os.environ["PATH"],
             "E2B_API_KEY": KEY,
@@ -67,7 +67,8 @@ class Daemon:
         }
         env.update({"SANDPIPER_SANDBOXD_" + k.upper(): str(v) for k, v in self.config.items()})
         self.log = open(self.dir / "log", "ab")
-        self.process = subprocess.Popen([BIN / "sandpiper-sandboxd", *flags], env=env, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen([BIN / "sandpiper-sandboxd", *flags], env=env, stdout=self.log, stderr=self.log,
+                                        preexec_fn=preexec_fn)
         if wait:
             until(self.answers, 20, "sandboxd answers")
         return self

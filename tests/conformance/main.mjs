@@ -1,0 +1,10 @@
+// Runs every check in one process; see README.md. Files run in this order, the checks of each in theirs.
+import './control.mjs'
+import './commands.mjs'
+import './streams.mjs'
+import './files.mjs'
+import './tree.mjs'
+import './urls.mjs'
+import './pty.mjs'
+import './git.mjs'
+import './errors.mjs'
