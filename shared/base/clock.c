@@ -78,6 +78,14 @@ static bool offset(struct str s, size_t *at, int64_t *sec_out)
     return *at == s.n && h < 24 && m < 60;
 }
 
+/* timegm makes the 3rd of March of the 31st of February. */
+static bool day_exists(struct tm tm)
+{
+    struct tm date = {.tm_year = tm.tm_year, .tm_mon = tm.tm_mon, .tm_mday = tm.tm_mday};
+    timegm(&date);
+    return date.tm_mday == tm.tm_mday;
+}
+
 bool wall_parse(struct str s, wall_t *out)
 {
     struct tm tm = {0};
@@ -93,6 +101,8 @@ bool wall_parse(struct str s, wall_t *out)
         return false;
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;
+    if (!day_exists(tm))
+        return false;
     out->us = ((int64_t)timegm(&tm) - off) * 1000000 + us;
     return true;
 }

@@ -102,6 +102,9 @@ static void times_format_and_parse(void **state)
     assert_true(t.us == 1795246200123456);
     assert_false(wall_parse(STR("2026-11-21"), &t));
     assert_false(wall_parse(STR("2026-13-21T07:30:00Z"), &t));
+    assert_false(wall_parse(STR("2026-02-29T07:30:00Z"), &t));
+    assert_false(wall_parse(STR("2026-04-31T07:30:00Z"), &t));
+    assert_true(wall_parse(STR("2028-02-29T23:59:60Z"), &t));
     assert_false(wall_parse(STR("2026-11-21T07:30:00Zx"), &t));
     assert_false(wall_parse(STR("2026-11-21T07:30:00.Z"), &t));
 }
