@@ -4,6 +4,7 @@
 #define GATEWAY_GATEWAY_H
 
 #include "base/id.h"
+#include "cursor.h"
 #include "loop/loop.h"
 #include "loop/work.h"
 #include "metrics.h"
@@ -22,6 +23,7 @@ struct gateway {
     /* PostgreSQL: reads share one connection; writers have their own (store/writer.h). All writing ones hold
      * the boot's lock. */
     struct pg *read, *write_small, *write_large, *write_keyed, *files;
+    struct pg *lists; /* lists: reading much, they must not hold up what somebody waits for */
     struct redis *redis;
     struct queue *queue;
 
@@ -32,6 +34,7 @@ struct gateway {
     struct settler *settler; /* cancels of jobs that nobody runs */
     struct waiters *waiters;
     struct health *health;
+    struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;
 };
 

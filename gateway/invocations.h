@@ -1,4 +1,4 @@
-/* /v1/invocations: submit, read, cancel. */
+/* /v1/invocations: submit, list, read, cancel. */
 #ifndef GATEWAY_INVOCATIONS_H
 #define GATEWAY_INVOCATIONS_H
 
@@ -7,6 +7,7 @@
 #include "store/submit.h"
 
 void invocation_submit(struct call *c);
+void invocations_list(struct call *c); /* invocation_list.c */
 void invocation_get(struct call *c);
 void invocation_cancel(struct call *c);
 void invocation_output(struct call *c);

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "auth.h"
 #include "base/leaks.h"
@@ -13,12 +14,19 @@
 #include "handoff.h"
 #include "invocations.h"
 #include "router.h"
+#include "store/lists.h"
 #include "store/schema_wait.h"
 #include "store/sweep.h"
 #include "targets.h"
 #include "waiters.h"
 
-enum { WRITE_BYTES = 256 * 1024 * 1024 };
+enum {
+    WRITE_BYTES = 256 * 1024 * 1024,
+    LISTS_QUEUED = 256, /* lists that wait for their connection; beyond: 503 */
+    LIST_STATEMENT_MS = 5000,
+    KEY_MS = 5000,
+    AGAIN_MS = 1000,
+};
 
 struct app {
     struct gateway g;
@@ -26,7 +34,7 @@ struct app {
     struct redis_sub *sub;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
-    struct loop_timer *drain;
+    struct loop_timer *drain, *key;
     char name[BOOT_NAME_BYTES];
     int status;
 };
@@ -81,6 +89,26 @@ static void write_keyed_state(void *arg, bool connected)
         handoff_pg_up(app->g.handoff, app->g.write_keyed);
 }
 
+static void lists_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        list_session(app->g.lists);
+}
+
+static struct pg *connect_lists(struct app *app, struct err *err)
+{
+    return pg_open(app->g.loop,
+                   &(struct pg_options){.url = app->settings.database_url,
+                                        .application = app->name,
+                                        .max_inflight = 1,
+                                        .max_queued = LISTS_QUEUED,
+                                        .statement_timeout_ms = LIST_STATEMENT_MS,
+                                        .on_state = lists_state,
+                                        .arg = app},
+                   err);
+}
+
 static struct pg *connect_pg(struct app *app, int inflight, void (*on_state)(void *, bool), struct err *err)
 {
     return pg_open(app->g.loop,
@@ -108,7 +136,7 @@ static int open_stores(struct app *app, struct err *err)
         (g->write_small = connect_pg(app, 2, write_small_state, err)) == NULL ||
         (g->write_large = connect_pg(app, 2, write_large_state, err)) == NULL ||
         (g->write_keyed = connect_pg(app, 16, write_keyed_state, err)) == NULL ||
-        (g->files = connect_pg(app, 4, NULL, err)) == NULL)
+        (g->files = connect_pg(app, 4, NULL, err)) == NULL || (g->lists = connect_lists(app, err)) == NULL)
         return -1;
     if ((g->redis = redis_open(g->loop, &redis, err)) == NULL ||
         (app->sub = redis_sub_open(g->loop, &sub, channels, 1, on_message, app, err)) == NULL)
@@ -155,17 +183,35 @@ static int open_server(struct app *app, struct err *err)
     return 0;
 }
 
-/* The schema must be ours before anything is served. */
+static void on_key(void *arg, struct str key, const struct err *err)
+{
+    struct app *app = arg;
+    struct err refused = ERR_INIT;
+    if (err != NULL || key.n != CURSOR_KEY_BYTES) {
+        log_warn("the deployment's key for cursors cannot be read; trying again");
+        loop_timer_start(app->key, AGAIN_MS);
+        return;
+    }
+    memcpy(app->g.cursor_key.b, key.p, key.n);
+    if (open_server(app, &refused) == 0)
+        return;
+    log_error("cannot listen", LF_ERR(&refused));
+    app->status = 1;
+    loop_stop(app->g.loop);
+}
+
+static void read_key(void *arg)
+{
+    struct app *app = arg;
+    if (list_key_get(app->g.lists, KEY_MS, on_key, app, NULL) != 0)
+        loop_timer_start(app->key, AGAIN_MS);
+}
+
+/* The schema must be ours, and the deployment's key be known, before anything is served. */
 static void on_schema(void *arg, struct uuid deployment)
 {
     (void)deployment;
-    struct app *app = arg;
-    struct err err = ERR_INIT;
-    if (open_server(app, &err) == 0)
-        return;
-    log_error("cannot listen", LF_ERR(&err));
-    app->status = 1;
-    loop_stop(app->g.loop);
+    read_key(arg);
 }
 
 static void on_waiting(void *arg, const char *why)
@@ -222,12 +268,14 @@ static void app_close(struct app *app)
     pg_close(&g->write_large);
     pg_close(&g->write_keyed);
     pg_close(&g->files);
+    pg_close(&g->lists);
     handoff_free(&g->handoff);
     targets_free(&g->targets);
     auth_free(&g->auth);
     queue_free(&g->queue);
     schema_wait_free(&app->schema);
     loop_timer_free(&app->drain);
+    loop_timer_free(&app->key);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&g->loop);
@@ -247,6 +295,7 @@ static int run(void *arg)
     app->term = loop_signal_new(g->loop, SIGTERM, on_signal, app);
     app->intr = loop_signal_new(g->loop, SIGINT, on_signal, app);
     app->drain = loop_timer_new(g->loop, drained, app);
+    app->key = loop_timer_new(g->loop, read_key, app);
     if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;

@@ -32,12 +32,20 @@ static void write_url(struct json_writer *w, const char *key, struct uuid id, co
     jw_kcstr(w, key, url);
 }
 
-static void write_output(struct json_writer *w, const struct record *r)
+static void write_prompt(struct json_writer *w, const struct record *r)
+{
+    if (r->prompt_inline)
+        write_bytes(w, "prompt", "prompt_base64", r->prompt);
+    else
+        jw_knull(w, "prompt");
+}
+
+static void write_output(struct json_writer *w, const struct record *r, bool brief)
 {
     bool ended = inv_state_ended(r->state);
-    if (ended && r->output_inline)
+    if (!brief && ended && r->output_inline)
         write_bytes(w, "output", "output_base64", r->output);
-    else
+    else if (!brief)
         jw_knull(w, "output");
     jw_key(w, "output_size");
     if (ended)
@@ -89,6 +97,22 @@ static void write_usage(struct json_writer *w, const struct record *r)
     jw_object_end(w);
 }
 
+/* PostgreSQL writes white space around colons and commas; ours has none. */
+static void write_compact(struct json_writer *w, struct str json)
+{
+    bool quoted = false;
+    jw_raw(w, STR(""));
+    for (size_t i = 0; i < json.n; i++) {
+        if (!quoted && (json.p[i] == ' ' || json.p[i] == '\n'))
+            continue;
+        if (json.p[i] == '"')
+            quoted = !quoted;
+        buf_byte(w->out, json.p[i]);
+        if (quoted && json.p[i] == '\\' && i + 1 < json.n)
+            buf_byte(w->out, json.p[++i]);
+    }
+}
+
 static void write_status(struct json_writer *w, const struct record *r, const struct live_state *live)
 {
     bool ended = live == NULL;
@@ -96,7 +120,7 @@ static void write_status(struct json_writer *w, const struct record *r, const st
     jw_kbool(w, "status_stale", !ended && live->stale);
     jw_kint(w, "attempt", ended ? r->result_attempt : live->attempt > 0 ? live->attempt : r->attempt);
     jw_key(w, "attempts");
-    jw_raw(w, r->attempts.n > 0 ? r->attempts : STR("[]"));
+    write_compact(w, r->attempts.n > 0 ? r->attempts : STR("[]"));
 }
 
 static void write_exit(struct json_writer *w, const struct record *r)
@@ -112,7 +136,7 @@ static void write_exit(struct json_writer *w, const struct record *r)
         jw_knull(w, "signal");
 }
 
-void record_write(const struct record *r, const struct live_state *live, struct buf *out)
+static void write_record(const struct record *r, const struct live_state *live, bool brief, struct buf *out)
 {
     struct json_writer w = json_writer(out);
     jw_object(&w);
@@ -123,12 +147,10 @@ void record_write(const struct record *r, const struct live_state *live, struct 
     jw_kcstr(&w, "priority", inv_priority_name(r->priority));
     jw_key(&w, "timeout_s");
     jw_double(&w, r->timeout_ms / 1000.0);
-    if (r->prompt_inline)
-        write_bytes(&w, "prompt", "prompt_base64", r->prompt);
-    else
-        jw_knull(&w, "prompt");
+    if (!brief)
+        write_prompt(&w, r);
     jw_kint(&w, "prompt_size", r->prompt_bytes);
-    write_output(&w, r);
+    write_output(&w, r, brief);
     write_url(&w, "logs_url", r->id, "logs");
     write_exit(&w, r);
     write_error(&w, r);
@@ -140,4 +162,14 @@ void record_write(const struct record *r, const struct live_state *live, struct 
     jw_ktime(&w, "finished_at", r->finished_at);
     write_usage(&w, r);
     jw_object_end(&w);
+}
+
+void record_write(const struct record *r, const struct live_state *live, struct buf *out)
+{
+    write_record(r, live, false, out);
+}
+
+void record_write_brief(const struct record *r, const struct live_state *live, struct buf *out)
+{
+    write_record(r, live, true, out);
 }

@@ -15,6 +15,9 @@ struct live_state {
 /* Appends the record; live is NULL for one that has ended. */
 void record_write(const struct record *r, const struct live_state *live, struct buf *out);
 
+/* The same for lists: without the members that hold prompt and output. */
+void record_write_brief(const struct record *r, const struct live_state *live, struct buf *out);
+
 /* The state of an open record that Redis does not know: it waits in PostgreSQL. */
 enum inv_state record_waiting_state(const struct record *r, wall_t now);
 

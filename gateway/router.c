@@ -16,6 +16,7 @@ struct route {
 
 static const struct route routes[] = {
     {HTTP_M_POST, "/v1/invocations", invocation_submit, false},
+    {HTTP_M_GET, "/v1/invocations", invocations_list, false},
     {HTTP_M_GET, "/v1/invocations/{}", invocation_get, false},
     {HTTP_M_POST, "/v1/invocations/{}/cancel", invocation_cancel, false},
     {HTTP_M_GET, "/v1/invocations/{}/output", invocation_output, false},

@@ -9,9 +9,11 @@
 #include "store/call.h"
 
 extern const char migration_0001[];
+extern const char migration_0002[];
 
 const struct migration migrations[] = {
     {1, "init", migration_0001},
+    {2, "cursor_key", migration_0002},
 };
 const int migration_count = sizeof migrations / sizeof *migrations;
 

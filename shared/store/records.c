@@ -13,12 +13,12 @@
 
 #include "store/call.h"
 
-#define COLUMNS \
-    "i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, i.prompt, i.prompt_bytes, i.metadata"
-#define RESULT_COLUMNS                                                                           \
-    "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, r.output, "      \
-    "r.output_bytes, r.output_truncated, r.logs, r.logs_bytes, r.logs_truncated, r.started_at, " \
-    "r.finished_at"
+#define COLUMNS(prompt) \
+    "i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, " prompt ", i.prompt_bytes, i.metadata"
+#define RESULT_COLUMNS(output, logs)                                                     \
+    "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, " output \
+    ", r.output_bytes, r.output_truncated, " logs                                        \
+    ", r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at"
 #define USAGE_COLUMNS "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes"
 
 #define ATTEMPT_FIELDS                                                                            \
@@ -47,13 +47,17 @@
     "u.id BETWEEN $3 AND $4 OFFSET 0) u ON true "                                               \
     "JOIN LATERAL (SELECT slug FROM agents g WHERE g.id = i.agent OFFSET 0) g ON true"
 
+#define CANCELED "EXISTS (SELECT FROM cancels c WHERE c.id = i.id AND c.id BETWEEN $3 AND $4)"
+#define SELECT(prompt, canceled, output, logs)                                            \
+    "SELECT " COLUMNS(prompt) ", " canceled ", a.attempt, a.not_before, " RESULT_COLUMNS( \
+        output, logs) ", " USAGE_COLUMNS ", " ATTEMPTS FROM_INVOCATIONS
+
 static const char sql_records[] =
-    "SELECT " COLUMNS ", EXISTS (SELECT FROM cancels c WHERE c.id = i.id AND c.id BETWEEN $3 AND $4), "
-    "a.attempt, a.not_before, " RESULT_COLUMNS ", " USAGE_COLUMNS ", " ATTEMPTS FROM_INVOCATIONS
-    "LEFT " JOIN_RESULTS JOIN_REST;
+    SELECT("i.prompt", CANCELED, "r.output", "r.logs") "LEFT " JOIN_RESULTS JOIN_REST;
+static const char sql_brief[] =
+    SELECT("NULL::bytea", CANCELED, "NULL::bytea", "NULL::bytea") "LEFT " JOIN_RESULTS JOIN_REST;
 /* Of those that have ended: nothing is being canceled any more. */
-static const char sql_ended[] = "SELECT " COLUMNS ", false, a.attempt, a.not_before, " RESULT_COLUMNS
-                                ", " USAGE_COLUMNS ", " ATTEMPTS FROM_INVOCATIONS JOIN_RESULTS JOIN_REST;
+static const char sql_ended[] = SELECT("i.prompt", "false", "r.output", "r.logs") JOIN_RESULTS JOIN_REST;
 
 enum column {
     C_ID,
@@ -205,6 +209,12 @@ int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t 
                 void *arg, struct err *err)
 {
     return get(pg, sql_records, keys, n, deadline_ms, fn, arg, err);
+}
+
+int records_get_brief(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                      records_fn *fn, void *arg, struct err *err)
+{
+    return get(pg, sql_brief, keys, n, deadline_ms, fn, arg, err);
 }
 
 int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,

@@ -59,6 +59,10 @@ typedef void records_fn(void *arg, const struct record *records, size_t n, const
 int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
                 void *arg, struct err *err);
 
+/* The same without prompts, outputs and logs (their sizes are there), for lists. */
+int records_get_brief(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                      records_fn *fn, void *arg, struct err *err);
+
 /* Which of the keys have ended (for waiters after a reconnect): calls fn with those records only, bodies
  * included. */
 int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,

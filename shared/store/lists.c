@@ -1,0 +1,109 @@
+/* Lists of invocations.
+ *
+ * The index at hand is (tenant, priority, id); another one would cost every submission. So a step merges
+ * three scans, one a priority. They are written as comparisons of rows, ordered by the whole key: an equality
+ * on tenant and priority would let the planner take the primary key instead, in the right order but with
+ * everybody's rows to pass over. The plain bounds on id are for dropping partitions. Each scan ends after
+ * `rows`, so what is sorted is three times that at most.
+ *
+ * Only then is it looked at what matches, row by row, a result's status by one index probe. */
+#include "store/lists.h"
+
+#include <stdlib.h>
+
+#include "store/call.h"
+
+#define ONE_PRIORITY(p)                                                                             \
+    "(SELECT id, agent, version, metadata FROM invocations WHERE (tenant, priority, id) >= ($1, " p \
+    "::int2, $2) AND (tenant, priority, id) < ($1, " p "::int2, $3) AND id >= $2 AND id < $3 "      \
+    "ORDER BY tenant DESC, priority DESC, id DESC LIMIT $4)"
+
+static const char sql_step[] =
+    "WITH c AS MATERIALIZED (" ONE_PRIORITY("0") " UNION ALL " ONE_PRIORITY("1") " UNION ALL " ONE_PRIORITY(
+        "2") " ORDER BY id DESC LIMIT $4) "
+             "SELECT s.examined, s.last, m.id FROM (SELECT (SELECT count(*) FROM c) AS examined, "
+             "(SELECT id FROM c ORDER BY id LIMIT 1) AS last) s "
+             "LEFT JOIN LATERAL (SELECT c.id FROM c WHERE ($5::uuid IS NULL OR c.agent = $5) "
+             "AND ($6 = 0 OR c.version = $6) AND ($7 = '' OR c.metadata::jsonb @> $7::jsonb) "
+             "AND ($8 < 0 OR coalesce((SELECT r.status FROM results r WHERE r.id = c.id AND r.id >= $2 AND "
+             "r.id < $3), "
+             "0::int2) = $8) ORDER BY c.id DESC LIMIT $9) m ON true ORDER BY m.id DESC";
+
+static const char sql_session[] =
+    "SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), "
+    "set_config('enable_sort', 'off', false), set_config('enable_incremental_sort', 'off', false)";
+
+static const char sql_open_low[] = "SELECT id FROM marks WHERE name = 'open'";
+
+static const char sql_key[] = "SELECT cursor_key FROM deployment";
+
+enum { SESSION_MS = 5000 };
+
+void list_session(struct pg *pg)
+{
+    store_query(pg, sql_session, pg_params_new(64), SESSION_MS, store_reply_done, NULL, NULL, NULL);
+}
+
+static void reply_step(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    struct list_found found = {0};
+    int rows = err == NULL ? pg_rows(r) : 0;
+    if (rows > 0) {
+        found.examined = (int)pg_get_int8(r, 0, 0);
+        found.last = found.examined > 0 ? pg_get_uuid(r, 0, 1) : (struct uuid){0};
+    }
+    for (int i = 0; i < rows && !pg_is_null(r, i, 2) && found.n < LIST_MATCHES_MAX; i++)
+        found.ids[found.n++] = pg_get_uuid(r, i, 2);
+    ((list_step_fn *)c->fn)(c->arg, &found, err);
+    free(c);
+}
+
+int list_step(struct pg *pg, const struct list_step *s, int64_t deadline_ms, list_step_fn *fn, void *arg,
+              struct err *err)
+{
+    struct pg_params *p = pg_params_new(s->metadata.n + 512);
+    INVARIANT(s->matches > 0 && s->matches <= LIST_MATCHES_MAX);
+    if (p != NULL) {
+        pg_put_int4(p, s->tenant);
+        pg_put_uuid(p, s->low);
+        pg_put_uuid(p, s->high);
+        pg_put_int8(p, s->rows);
+        if (uuid_is_zero(s->agent))
+            pg_put_null(p, PG_UUID);
+        else
+            pg_put_uuid(p, s->agent);
+        pg_put_int4(p, s->version);
+        pg_put_text(p, s->metadata);
+        pg_put_int2(p, (int16_t)(s->by_status ? s->status : -1));
+        pg_put_int8(p, s->matches);
+    }
+    return store_query(pg, sql_step, p, deadline_ms, reply_step, (void (*)(void))fn, arg, err);
+}
+
+static void reply_open_low(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    bool found = err == NULL && pg_rows(r) == 1;
+    ((list_low_fn *)c->fn)(c->arg, found ? pg_get_uuid(r, 0, 0) : (struct uuid){0}, err);
+    free(c);
+}
+
+int list_open_low(struct pg *pg, int64_t deadline_ms, list_low_fn *fn, void *arg, struct err *err)
+{
+    return store_query(pg, sql_open_low, pg_params_new(64), deadline_ms, reply_open_low, (void (*)(void))fn,
+                       arg, err);
+}
+
+static void reply_key(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    bool found = err == NULL && pg_rows(r) == 1;
+    ((list_key_fn *)c->fn)(c->arg, found ? pg_get_str(r, 0, 0) : str_of(NULL), err);
+    free(c);
+}
+
+int list_key_get(struct pg *pg, int64_t deadline_ms, list_key_fn *fn, void *arg, struct err *err)
+{
+    return store_query(pg, sql_key, pg_params_new(64), deadline_ms, reply_key, (void (*)(void))fn, arg, err);
+}
