@@ -5,11 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cursor.h"
 #include "json/writer.h"
+#include "model/listing.h"
 #include "store/agents.h"
 #include "targets.h"
 
 enum { STORE_MS = 5000, LIST_DEFAULT = 50, LIST_MAX = 1000, LOG_TAIL_BYTES = 16 * 1024 };
+#define LIST_SCOPE STR("agents")
 
 struct show {
     struct call *c;
@@ -63,7 +66,18 @@ static void write_agent(struct json_writer *w, const struct agent_record *a)
     jw_object_end(w);
 }
 
-static void write_list(struct json_writer *w, const struct agent_record *agents, size_t n, int limit)
+/* The position is the last name shown. */
+static void write_cursor(const struct call *c, struct json_writer *w, struct str last)
+{
+    struct buf text;
+    buf_init(&text, CURSOR_TEXT_MAX);
+    cursor_write(&c->g->cursor_key, c->tenant, LIST_SCOPE, last, &text);
+    jw_kstr(w, "next_cursor", buf_view(&text));
+    buf_deinit(&text);
+}
+
+static void write_list(const struct call *c, struct json_writer *w, const struct agent_record *agents,
+                       size_t n, int limit)
 {
     size_t shown = n > (size_t)limit ? (size_t)limit : n;
     jw_object(w);
@@ -73,7 +87,7 @@ static void write_list(struct json_writer *w, const struct agent_record *agents,
         write_agent(w, &agents[i]);
     jw_array_end(w);
     if (n > shown)
-        jw_kstr(w, "next_cursor", agents[shown - 1].slug);
+        write_cursor(c, w, agents[shown - 1].slug);
     else
         jw_knull(w, "next_cursor");
     jw_object_end(w);
@@ -104,7 +118,7 @@ static void on_agents(void *arg, const struct agent_record *agents, size_t n, co
     if (limit == 0)
         write_agent(&w, &agents[0]);
     else
-        write_list(&w, agents, n, limit);
+        write_list(c, &w, agents, n, limit);
     call_reply_json(c, status, &body);
 }
 
@@ -142,17 +156,20 @@ void agent_show(struct call *c)
 void agents_list(struct call *c)
 {
     struct err err = ERR_INIT;
-    struct str text, cursor = str_of(NULL);
-    uint64_t limit = LIST_DEFAULT;
+    struct str text;
+    struct buf after;
+    int limit = LIST_DEFAULT;
+    buf_init(&after, CURSOR_POSITION_MAX);
     int got = http_query_get(c->req, "limit", &text, &err);
-    if (got > 0 && (!str_to_u64(text, &limit) || limit == 0 || limit > LIST_MAX))
-        got = err_set(&err, ERR_BAD_QUERY, "limit must be a whole number from 1 to %d", LIST_MAX);
+    if (got > 0)
+        got = listing_limit(text, LIST_MAX, &limit, &err);
     if (got >= 0)
-        got = http_query_get(c->req, "cursor", &cursor, &err);
-    if (got > 0 && !agent_slug_valid(cursor))
-        got = err_set(&err, ERR_BAD_QUERY, "the cursor is not one of ours");
+        got = http_query_get(c->req, "cursor", &text, &err);
+    if (got > 0)
+        got = cursor_read(&c->g->cursor_key, c->tenant, LIST_SCOPE, text, &after, &err);
     if (got < 0)
         call_fail(c, &err);
     else
-        ask(c, str_of(NULL), cursor, (int)limit, 200);
+        ask(c, str_of(NULL), buf_view(&after), limit, 200);
+    buf_deinit(&after);
 }
