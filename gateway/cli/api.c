@@ -322,3 +322,13 @@ int api_complain(const struct cli *cli, const struct reply *r)
         fprintf(stderr, "%s\n", next);
     return STATUS_API;
 }
+
+int reply_check(const struct cli *cli, const struct reply *r, const char *member)
+{
+    if (r->kind != REPLY_OK)
+        return api_complain(cli, r);
+    if (json_get(json_root(r->doc), member) != NULL)
+        return STATUS_OK;
+    cli_error("%s does not answer as a gateway does: check SANDPIPER_URL", cli->url);
+    return STATUS_API;
+}

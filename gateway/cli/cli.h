@@ -42,6 +42,7 @@ int command_invoke(struct cli *cli, int argc, char **argv);
 int command_get(struct cli *cli, int argc, char **argv);
 int command_cancel(struct cli *cli, int argc, char **argv);
 int command_logs(struct cli *cli, int argc, char **argv);
+int command_ls(struct cli *cli, int argc, char **argv); /* list.c */
 int command_agents(struct cli *cli, int argc, char **argv);
 
 /* ---- arguments ---- */
@@ -121,6 +122,9 @@ void reply_deinit(struct reply *r);
 
 /* Tells what went wrong and what to do next. Returns the exit status. */
 int api_complain(const struct cli *cli, const struct reply *r);
+
+/* 0 for a 2xx that has this member; else it is told, and the exit status. */
+int reply_check(const struct cli *cli, const struct reply *r, const char *member);
 
 /* The body as it came, and a line end. */
 void reply_print(const struct reply *r);

@@ -18,6 +18,7 @@ struct command {
 static const struct command commands[] = {
     {"deploy", command_deploy, "deploy DIR: make a new version of an agent from a directory"},
     {"invoke", command_invoke, "invoke AGENT [PROMPT]: run an agent and print its answer"},
+    {"ls", command_ls, "list invocations"},
     {"agents", command_agents, "list the agents"},
     {"get", command_get, "get ID: show an invocation"},
     {"logs", command_logs, "logs ID: print what an invocation wrote to stderr"},

@@ -1,4 +1,4 @@
-/* get, cancel, logs, agents: looking at what is there. */
+/* get, cancel, logs: one invocation. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,17 +17,6 @@ static bool path_with(char path[PATH_BYTES], const char *before, const char *id,
     }
     snprintf(path, PATH_BYTES, "%s%s%s", before, id, after);
     return true;
-}
-
-/* 0 for a 2xx with this member; else it is told. */
-static int check(const struct cli *cli, const struct reply *r, const char *member)
-{
-    if (r->kind != REPLY_OK)
-        return api_complain(cli, r);
-    if (json_get(json_root(r->doc), member) != NULL)
-        return STATUS_OK;
-    cli_error("%s does not answer as a gateway does: check SANDPIPER_URL", cli->url);
-    return STATUS_API;
 }
 
 /* ---- get, cancel ---- */
@@ -78,7 +67,7 @@ static int show_record(struct cli *cli, const char *method, const char *path)
     const struct api_request q = {.method = method, .path = path, .retry = API_RETRY_BUSY};
     struct reply r;
     api_call(cli, &q, &r);
-    int status = check(cli, &r, "id");
+    int status = reply_check(cli, &r, "id");
     if (status == STATUS_OK && cli->json)
         reply_print(&r);
     else if (status == STATUS_OK)
@@ -137,59 +126,4 @@ int command_logs(struct cli *cli, int argc, char **argv)
     status = r.kind == REPLY_OK ? STATUS_OK : api_complain(cli, &r);
     reply_deinit(&r);
     return status;
-}
-
-/* ---- agents ---- */
-
-static void print_agents(const struct reply *r, bool first_page)
-{
-    const struct json_value *list = json_get(json_root(r->doc), "agents");
-    if (first_page && json_first(list) == NULL)
-        printf("There are no agents yet; 'sandpiper deploy DIR' makes one.\n");
-    else if (first_page)
-        printf("%-32s %-9s %-8s %s\n", "NAME", "STATUS", "VERSION", "LATEST BUILD");
-    for (const struct json_value *a = json_first(list); a != NULL; a = json_next(a)) {
-        const struct json_value *build = json_get(a, "latest_build");
-        struct str name = reply_str(a, "name"), state = reply_str(a, "status"),
-                   built = reply_str(build, "status");
-        struct str created = reply_str(build, "created_at");
-        int64_t version = reply_int(r, a, "version");
-        char serving[24] = "-";
-        if (version >= 0)
-            snprintf(serving, sizeof serving, "%lld", (long long)version);
-        printf("%-32.*s %-9.*s %-8s %lld %.*s, %.*s\n", STR_ARG(name), STR_ARG(state), serving,
-               (long long)reply_int(r, build, "version"), STR_ARG(built), STR_ARG(created));
-    }
-}
-
-static int list_agents(struct cli *cli)
-{
-    char path[PATH_BYTES] = "/v1/agents?limit=200";
-    int status = STATUS_OK;
-    bool more = true, first_page = true;
-    while (more && status == STATUS_OK) {
-        const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_BUSY};
-        struct reply r;
-        api_call(cli, &q, &r);
-        struct str cursor = reply_str(json_root(r.doc), "next_cursor");
-        status = check(cli, &r, "agents");
-        if (status == STATUS_OK && cli->json)
-            reply_print(&r); /* a line a page */
-        else if (status == STATUS_OK)
-            print_agents(&r, first_page);
-        first_page = false;
-        more = cursor.n > 0 && cursor.n < 100;
-        snprintf(path, sizeof path, "/v1/agents?limit=200&cursor=%.*s", (int)(more ? cursor.n : 0), cursor.p);
-        reply_deinit(&r);
-    }
-    return status;
-}
-
-int command_agents(struct cli *cli, int argc, char **argv)
-{
-    static const struct cli_usage usage = {"agents", "Lists the agents.", NULL, 0, 0};
-    int first, status;
-    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
-        return status;
-    return list_agents(cli);
 }

@@ -202,7 +202,7 @@ def test_wrong_usage(gateway, args):
 def test_help_everywhere(gateway):
     assert b"invoke" in cli(gateway, "--help").stdout
     assert cli(gateway, "--version").stdout.startswith(b"sandpiper ")
-    for command in ["deploy", "invoke", "agents", "get", "logs", "cancel", "keys", "migrate"]:
+    for command in ["deploy", "invoke", "ls", "agents", "get", "logs", "cancel", "keys", "migrate"]:
         r = cli(gateway, command, "--help")
         assert r.returncode == 0 and b"--json" in r.stdout
 

@@ -263,6 +263,16 @@ def test_filter_by_metadata(lists):
     assert "24 h" in problem(t, urllib.parse.urlencode({"metadata.run": "one", **window}))[1]
 
 
+def test_an_implied_window_stays(lists):
+    """The 24 hours before the first page, on all of its pages."""
+    t = lists.tenant()
+    made = lists.fill(t, 2, ago_ms=DAY - 2000, step_ms=1, metadata="""'{"k":"v"}'""")
+    first = page(t, limit=1, **{"metadata.k": "v"})
+    assert ids(first["data"]) == made[:1]
+    until("they are older than a day", lambda: page(t, **{"metadata.k": "v"})["data"] == [])
+    assert ids(page(t, limit=1, cursor=first["next_cursor"], **{"metadata.k": "v"})["data"]) == made[1:]
+
+
 def test_filters_together(lists):
     t = lists.tenant()
     want = lists.fill(t, 6, status=2, agent="beta", version=2, metadata="""'{"k":"v"}'""")
