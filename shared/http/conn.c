@@ -178,7 +178,8 @@ void conn_answered(struct conn *c)
 
 static void skip_stray_crlf(struct conn *c)
 {
-    if (c->state != CONN_IDLE || c->skipped_crlf || !str_starts(c->input, STR("\r\n")))
+    bool first = c->scan.lines == 0 && c->scan.line == 0; /* its CR may have come alone, in state HEAD */
+    if (!first || c->skipped_crlf || !str_starts(c->input, STR("\r\n")))
         return;
     c->skipped_crlf = true;
     c->input = str_make(c->input.p + 2, c->input.n - 2);
@@ -312,7 +313,10 @@ static bool step_body(struct conn *c)
     }
     switch (http_chunk_next(&c->parser, &c->input)) {
     case HTTP_CHUNK_MORE:
-        return false;
+        if (http_chunk_left(&c->parser) <= r->max_body - (uint64_t)r->body_got)
+            return false;
+        refuse(c, ERR_BODY_TOO_LARGE, "body"); /* not only once it is there */
+        return true;
     case HTTP_CHUNK_PIECE:
         body_progress(c);
         take_piece(c, c->parser.piece);

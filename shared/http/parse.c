@@ -80,12 +80,30 @@ static int on_url(llhttp_t *ll, const char *at, size_t n)
     return 0;
 }
 
+/* A trailer is dropped, but it must not be one that says how long a message is, for whoever might merge it.
+ */
+static int trailer_name(struct http_parser *p, const char *at, size_t n)
+{
+    static const char *const framing[] = {"content-length", "transfer-encoding", "host"};
+    if (p->in_value)
+        p->trailer_bytes = 0;
+    p->in_value = false;
+    size_t room = sizeof p->trailer - p->trailer_bytes;
+    memcpy(p->trailer + p->trailer_bytes, at, n < room ? n : room);
+    p->trailer_bytes += n < room ? n : room;
+    struct str name = str_make(p->trailer, p->trailer_bytes);
+    for (size_t i = 0; i < sizeof framing / sizeof *framing; i++)
+        if (str_eq_nocase(name, str_of(framing[i])))
+            p->trailer_bad = true;
+    return 0;
+}
+
 static int on_field(llhttp_t *ll, const char *at, size_t n)
 {
     struct http_parser *p = ll->data;
     struct http_head *h = p->head;
     if (h == NULL)
-        return 0; /* a trailer: its framing is checked below, its content dropped */
+        return trailer_name(p, at, n);
     if (p->in_value || h->count == 0) {
         h->fields[h->count] = (struct http_field){0};
         h->count++;
@@ -98,9 +116,9 @@ static int on_field(llhttp_t *ll, const char *at, size_t n)
 static int on_value(llhttp_t *ll, const char *at, size_t n)
 {
     struct http_parser *p = ll->data;
+    p->in_value = true;
     if (p->head == NULL)
         return 0;
-    p->in_value = true;
     extend(&p->head->fields[p->head->count - 1].value, at, n);
     return 0;
 }
@@ -315,10 +333,12 @@ enum err_code http_head_parse(struct http_parser *p, struct str bytes, int lines
     p->ll.data = p;
     p->head = h;
     p->in_value = p->trailing = p->complete = false;
-    p->extras = 0;
+    p->trailer_bad = false;
+    p->trailer_bytes = p->extras = 0;
     p->last = '\n';
     llhttp_errno_t e = llhttp_execute(&p->ll, copy, bytes.n);
     p->head = NULL;
+    p->in_value = true; /* so that the first trailer's name begins anew */
     *what_out = llhttp_get_error_reason(&p->ll);
     if (e != HPE_PAUSED || llhttp_get_error_pos(&p->ll) != copy + bytes.n)
         return ERR_BAD_REQUEST;
@@ -341,19 +361,19 @@ void http_head_deinit(struct http_head *h)
 /* ---- a chunked body ---- */
 
 /* llhttp takes a bare LF here and there behind the last chunk: every line must end with CRLF and begin
- * without a blank. `last` carries the byte before. */
+ * with neither a blank nor a colon. `last` carries the byte before. */
 static bool trailer_is_strict(struct http_parser *p, struct str raw)
 {
     char before = p->last;
     for (size_t i = 0; i < raw.n; i++) {
         char c = raw.p[i];
-        bool blank = c == ' ' || c == '\t';
-        if (c == '\0' || (c == '\n') != (before == '\r') || (blank && before == '\n'))
+        bool no_name = c == ' ' || c == '\t' || c == ':';
+        if (c == '\0' || (c == '\n') != (before == '\r') || (no_name && before == '\n'))
             return false;
         before = c;
     }
     p->extras += raw.n;
-    return p->extras <= EXTRAS_MAX;
+    return p->extras <= EXTRAS_MAX && !p->trailer_bad;
 }
 
 enum http_chunk_result http_chunk_next(struct http_parser *p, struct str *in)
@@ -381,4 +401,9 @@ enum http_chunk_result http_chunk_next(struct http_parser *p, struct str *in)
         if (eaten.n == 0 && p->trailing == trailing)
             return HTTP_CHUNK_BAD; /* no progress: never seen, but a loop must not depend on that */
     }
+}
+
+uint64_t http_chunk_left(const struct http_parser *p)
+{
+    return p->trailing ? 0 : p->ll.content_length;
 }

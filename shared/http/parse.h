@@ -51,6 +51,9 @@ struct http_parser {
     struct str piece; /* the part of a chunked body that was just read */
     size_t extras;    /* bytes of chunk extensions and trailers seen */
     char last;        /* the last byte of the input before */
+    char trailer[20]; /* the beginning of a trailer's name */
+    size_t trailer_bytes;
+    bool trailer_bad; /* one that speaks of framing */
     bool trailing;    /* behind the last chunk's line */
     bool complete;
 };
@@ -70,5 +73,7 @@ enum http_chunk_result {
 
 /* Reads on in the body whose head p has read; eats from *in. */
 enum http_chunk_result http_chunk_next(struct http_parser *p, struct str *in);
+/* What the chunk that is being read has announced and not yet brought. */
+uint64_t http_chunk_left(const struct http_parser *p);
 
 #endif
