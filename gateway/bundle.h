@@ -1,9 +1,10 @@
 /* Checking an agent's archive before anything of it is kept or run: a gzip-compressed tar, as a stream.
  *
- * Refused: absolute paths, `..`, links that lead out of the tree, devices and other special files, more than
- * ARCHIVE_MAX_ENTRIES entries, more than ARCHIVE_MAX_UNPACKED_BYTES unpacked, paths over 1,024 bytes. Runs on
- * a worker thread: it blocks on the file and touches nothing else. Memory is bounded by libarchive's buffers.
- */
+ * Refused: absolute paths, `..`, links that could lead out of the tree, entries below a link or a file, paths
+ * that come twice (but directories), hard links to what is no earlier file, devices and other special files,
+ * more than ARCHIVE_MAX_ENTRIES entries, more than ARCHIVE_MAX_UNPACKED_BYTES unpacked, paths over 1,024
+ * bytes, gzip in gzip. Runs on a worker thread: it blocks on the file and touches nothing else. Memory is
+ * bounded (bundle.c): some 40 MiB at worst. */
 #ifndef GATEWAY_BUNDLE_H
 #define GATEWAY_BUNDLE_H
 

@@ -128,6 +128,12 @@ void call_fail(struct call *c, const struct err *err)
         log_warn("the database refused a request's values", LF_ERR(err));
         call_fail_code(c, ERR_BAD_REQUEST, "a value cannot be stored");
         return;
+    case ERR_LIMIT:
+    case ERR_CANCELED:
+    case ERR_CONFIG:
+        log_error("request failed on an unexpected error", LF_ERR(err));
+        call_fail_code(c, ERR_INTERNAL, NULL);
+        return;
     default:
         call_fail_code(c, err->code, err->msg);
     }

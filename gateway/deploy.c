@@ -15,7 +15,7 @@
 #include "loop/flow.h"
 #include "store/agents.h"
 
-enum { STORE_MS = 10000, CHECK_MS = 60000 };
+enum { STORE_MS = 10000, CHECK_MS = 60000, UPLOADS_MAX = 32 /* each may spool a whole archive */ };
 
 struct deploy {
     struct flow flow;
@@ -49,8 +49,10 @@ static void deploy_free(void *data)
 {
     struct deploy *d = data;
     flow_deinit(&d->flow);
-    if (d->fd >= 0)
+    if (d->fd >= 0) {
         close(d->fd);
+        d->c->g->uploads--;
+    }
     free(d->piece);
     free(d);
 }
@@ -247,12 +249,17 @@ void agent_deploy_call(struct call *c)
         call_fail(c, &err);
         return;
     }
+    if (c->g->uploads >= UPLOADS_MAX) {
+        call_fail_code(c, ERR_OVERLOADED, "too many archives are on their way");
+        return;
+    }
     d->fd = open(c->g->settings->spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (d->fd < 0) {
         log_error("cannot spool uploads", LF_STR("dir", c->g->settings->spool_dir));
         call_fail_code(c, ERR_UNAVAILABLE, "no room to spool the archive");
         return;
     }
+    c->g->uploads++;
     const struct http_body_stream stream = {.on_data = on_data, .on_end = on_end, .arg = d};
     http_stream_body(c->req, AGENT_ARCHIVE_MAX_BYTES, &stream);
 }

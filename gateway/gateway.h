@@ -36,6 +36,7 @@ struct gateway {
     struct health *health;
     struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;
+    int uploads; /* archives on their way (deploy.c) */
 };
 
 #endif

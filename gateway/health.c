@@ -40,6 +40,8 @@ void health_metrics(struct call *c)
     struct metrics *m = &c->g->metrics;
     buf_init(&body, 256 * 1024);
     metric_set(&m->row[M_CONNECTIONS], http_server_connections(c->g->server));
+    metric_set(&m->row[M_EVICTED], (double)http_server_evicted(c->g->server));
+    metric_set(&m->row[M_BODY_BYTES], (double)http_server_body_bytes(c->g->server));
     metric_write(m->row, M_COUNT, &body);
     call_reply_bytes(c, 200, "text/plain; version=0.0.4; charset=utf-8", buf_view(&body));
     buf_deinit(&body);

@@ -172,12 +172,17 @@ static int open_server(struct app *app, struct err *err)
             .app = {.on_request = router_request, .on_gone = router_gone, .error_body = router_error_body},
             .arg = g,
             .max_connections = (int)app->settings.max_connections,
+            .max_body_bytes = (size_t)app->settings.max_body_bytes,
             .reuse_port = app->settings.reuse_port},
         err);
     if (g->server == NULL)
         return -1;
     char boot[UUID_TEXT_BYTES];
     uuid_format(g->boot, boot);
+    if (http_server_max_connections(g->server) < app->settings.max_connections)
+        log_warn("fewer connections than configured: raise the limit on open files (ulimit -Hn)",
+                 LF_INT("connections", http_server_max_connections(g->server)),
+                 LF_INT("configured", app->settings.max_connections));
     log_info("listening", LF_STR("listen", app->settings.listen), LF_INT("port", http_server_port(g->server)),
              LF_STR("boot", boot));
     return 0;

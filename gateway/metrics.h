@@ -18,6 +18,8 @@ enum gateway_metric {
     M_WAIT_TOLD,
     M_WAIT_REREAD,
     M_CONNECTIONS,
+    M_EVICTED,
+    M_BODY_BYTES,
     M_COMMIT_SECONDS,
     M_COUNT,
 };

@@ -11,22 +11,28 @@ struct route {
     enum http_method method;
     const char *path; /* "{}" matches one segment */
     void (*handle)(struct call *c);
-    bool open; /* without a key */
+    const char *const *query; /* the parameters it knows; NULL: any, ignored (probes add some of their own) */
+    bool open;                /* without a key */
 };
 
+static const char *const no_query[] = {NULL};
+static const char *const wait_query[] = {"wait", NULL};
+static const char *const deploy_query[] = {"name", NULL};
+static const char *const list_query[] = {"limit", "cursor", NULL};
+
 static const struct route routes[] = {
-    {HTTP_M_POST, "/v1/invocations", invocation_submit, false},
-    {HTTP_M_GET, "/v1/invocations", invocations_list, false},
-    {HTTP_M_GET, "/v1/invocations/{}", invocation_get, false},
-    {HTTP_M_POST, "/v1/invocations/{}/cancel", invocation_cancel, false},
-    {HTTP_M_GET, "/v1/invocations/{}/output", invocation_output, false},
-    {HTTP_M_GET, "/v1/invocations/{}/logs", invocation_logs, false},
-    {HTTP_M_POST, "/v1/agents", agent_deploy_call, false},
-    {HTTP_M_GET, "/v1/agents", agents_list, false},
-    {HTTP_M_GET, "/v1/agents/{}", agent_show, false},
-    {HTTP_M_GET, "/healthz", health_live, true},
-    {HTTP_M_GET, "/readyz", health_ready, true},
-    {HTTP_M_GET, "/metrics", health_metrics, true},
+    {HTTP_M_POST, "/v1/invocations", invocation_submit, no_query, false},
+    {HTTP_M_GET, "/v1/invocations", invocations_list, NULL, false}, /* reads the whole query itself */
+    {HTTP_M_GET, "/v1/invocations/{}", invocation_get, wait_query, false},
+    {HTTP_M_POST, "/v1/invocations/{}/cancel", invocation_cancel, no_query, false},
+    {HTTP_M_GET, "/v1/invocations/{}/output", invocation_output, no_query, false},
+    {HTTP_M_GET, "/v1/invocations/{}/logs", invocation_logs, no_query, false},
+    {HTTP_M_POST, "/v1/agents", agent_deploy_call, deploy_query, false},
+    {HTTP_M_GET, "/v1/agents", agents_list, list_query, false},
+    {HTTP_M_GET, "/v1/agents/{}", agent_show, no_query, false},
+    {HTTP_M_GET, "/healthz", health_live, NULL, true},
+    {HTTP_M_GET, "/readyz", health_ready, NULL, true},
+    {HTTP_M_GET, "/metrics", health_metrics, NULL, true},
 };
 
 static const char *const method_names[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "?"};
@@ -50,7 +56,11 @@ static bool matches(const char *pattern, struct str path, struct str *arg)
 
 static void handle(struct call *c)
 {
-    c->route->handle(c);
+    struct err err = ERR_INIT;
+    if (c->route->query != NULL && http_query_check(c->req, c->route->query, &err) != 0)
+        call_fail(c, &err);
+    else
+        c->route->handle(c);
 }
 
 static void not_found(struct call *c, struct buf *allow)
@@ -99,6 +109,8 @@ void router_request(void *arg, struct http_request *req)
             return;
         }
         buf_printf(&allow, "%s%s", allow.len > 0 ? ", " : "", method_names[r->method]);
+        if (r->method == HTTP_M_GET)
+            buf_cstr_append(&allow, ", HEAD");
     }
     not_found(c, &allow);
     buf_deinit(&allow);

@@ -11,6 +11,7 @@ struct settings {
     char *log_level;
     char *spool_dir;
     int64_t max_connections;
+    int64_t max_body_bytes;
     int64_t tenant_window;
     int64_t commit_deadline_ms;
     int64_t drain_ms;

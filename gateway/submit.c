@@ -24,7 +24,7 @@ struct submit {
     int32_t version;
     int64_t wait_ms;
     mono_t began;
-    char *body; /* the document's text */
+    struct http_body *body; /* the document's text */
 };
 
 static void submit_free(void *data)
@@ -32,7 +32,7 @@ static void submit_free(void *data)
     struct submit *s = data;
     json_free(&s->doc);
     free(s->key);
-    free(s->body);
+    http_body_free(&s->body);
     free(s);
 }
 
@@ -350,21 +350,16 @@ static void on_target(struct call *c, const struct agent_target *t, const struct
 
 static void on_body(void *arg, struct http_request *req, struct str body)
 {
-    (void)req;
     struct submit *s = arg;
     struct call *c = s->c;
     struct err err = ERR_INIT;
-    s->wait_ms = show_wait_prefer(c, &err);
-    if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0) {
-        call_fail(c, &err);
-        return;
-    }
     if (s->key != NULL)
         fingerprint(s, body);
-    s->body = str_dup(body); /* the request may go before the commit */
-    s->doc = s->body != NULL ? json_parse(str_make(s->body, body.n), &err) : NULL;
+    s->body = http_body_take(req); /* the request may go before the commit */
     if (s->body == NULL)
         err_set(&err, ERR_OVERLOADED, "no memory");
+    else
+        s->doc = json_parse(http_body_view(s->body), &err);
     if (s->doc == NULL || read_fields(s, &err) != 0) {
         call_fail(c, &err);
         return;
@@ -383,5 +378,10 @@ void invocation_submit(struct call *c)
     s->began = loop_now(c->g->loop);
     c->data = s;
     c->free_data = submit_free;
-    http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);
+    struct err err = ERR_INIT;
+    s->wait_ms = show_wait_prefer(c, &err);
+    if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0)
+        call_fail(c, &err);
+    else
+        http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);
 }

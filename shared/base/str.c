@@ -142,19 +142,35 @@ unsigned str_distance(struct str a, struct str b)
     enum { MAX = 64 };
     if (a.n > MAX || b.n > MAX)
         return MAX;
-    unsigned row[MAX + 1];
+    unsigned rows[3][MAX + 1];
     for (unsigned j = 0; j <= b.n; j++)
-        row[j] = j;
+        rows[0][j] = j;
     for (unsigned i = 1; i <= a.n; i++) {
-        unsigned diagonal = row[0];
+        unsigned *row = rows[i % 3], *above = rows[(i + 2) % 3], *two_above = rows[(i + 1) % 3];
         row[0] = i;
         for (unsigned j = 1; j <= b.n; j++) {
-            unsigned change = diagonal + (a.p[i - 1] == b.p[j - 1] ? 0u : 1u);
-            unsigned drop = row[j] + 1, add = row[j - 1] + 1;
-            diagonal = row[j];
+            unsigned change = above[j - 1] + (a.p[i - 1] == b.p[j - 1] ? 0u : 1u);
+            unsigned drop = above[j] + 1, add = row[j - 1] + 1;
             row[j] = change < drop ? change : drop;
             row[j] = add < row[j] ? add : row[j];
+            bool swapped = i > 1 && j > 1 && a.p[i - 1] == b.p[j - 2] && a.p[i - 2] == b.p[j - 1];
+            if (swapped && two_above[j - 2] + 1 < row[j])
+                row[j] = two_above[j - 2] + 1;
         }
     }
-    return row[b.n];
+    return rows[a.n % 3][b.n];
+}
+
+const char *str_nearest(struct str name, const char *const *known)
+{
+    const char *best = NULL;
+    unsigned least = name.n <= 4 ? 2 : 4; /* one edit in a short name, three in a long one */
+    for (; *known != NULL; known++) {
+        unsigned d = str_distance(name, str_of(*known));
+        if (d < least) {
+            least = d;
+            best = *known;
+        }
+    }
+    return best;
 }

@@ -53,8 +53,12 @@ char *str_dup(struct str s);
 /* Copies into a fixed array, NUL-ended; false when it did not fit (then out is the empty string). */
 bool str_copy(struct str s, char *out, size_t out_bytes);
 
-/* Levenshtein distance of two short names (at most 64 bytes each; longer count as far apart).
+/* Levenshtein distance of two short names (at most 64 bytes each; longer count as far apart), two swapped
+ * neighbours counting as one edit.
  * For "did you mean" in error texts. */
 unsigned str_distance(struct str a, struct str b);
+
+/* Of a NULL-ended list, the name that the writer of `name` probably meant; NULL when none is near. */
+const char *str_nearest(struct str name, const char *const *known);
 
 #endif

@@ -66,9 +66,18 @@ static int64_t due_in(int64_t ms)
     return mono_add_ms(mono_now(), ms).us;
 }
 
+/* A body has several deadlines: it is looked at now and then, and progress moves none of these looks. */
+static int64_t body_look_ms(const struct http_server_options *o)
+{
+    int64_t ms = o->body_timeout_ms < o->body_span_ms ? o->body_timeout_ms : o->body_span_ms;
+    return ms < 1000 ? ms : 1000;
+}
+
 void conn_enter(struct conn *c, enum conn_state state)
 {
     const struct http_server_options *o = &c->s->o;
+    bool quiet = state != CONN_HELD && state != CONN_WAIT && state != CONN_DEAD;
+    quiet ? quiet_keep(c) : quiet_remove(c);
     c->state = state;
     switch (state) {
     case CONN_IDLE:
@@ -80,6 +89,8 @@ void conn_enter(struct conn *c, enum conn_state state)
         c->in_due_us = due_in(o->header_timeout_ms);
         break;
     case CONN_BODY:
+        c->in_due_us = due_in(body_look_ms(o));
+        break;
     case CONN_DRAIN:
         c->in_due_us = due_in(o->body_timeout_ms);
         break;
@@ -126,7 +137,7 @@ static void tell_gone(struct conn *c)
     request_end(c);
 }
 
-static void hang_up(struct conn *c)
+void conn_hang_up(struct conn *c)
 {
     tell_gone(c);
     conn_close(c);
@@ -255,14 +266,20 @@ static void take_piece(struct conn *c, struct str piece)
         return;
     }
     if (r->mode == BODY_COLLECT) {
-        if (!buf_str(&r->body, piece))
-            refuse(c, ERR_OVERLOADED, "no memory for the body");
+        char *to = piece.n > 0 ? body_reserve(r, piece.n) : NULL;
+        if (to == NULL) {
+            refuse(c, ERR_OVERLOADED, "too many bodies are held");
+            return;
+        }
+        memcpy(to, piece.p, piece.n);
+        buf_commit(&r->body, piece.n);
         return;
     }
     if (!r->stream.on_data(r->stream.arg, r, piece) && r->active && c->state == CONN_BODY) {
         r->paused = true;
         r->body_at = mono_now();
         c->in_due_us = INT64_MAX;
+        quiet_remove(c); /* it is we who are slow */
     }
 }
 
@@ -277,11 +294,11 @@ static void body_complete(struct conn *c)
         r->stream.on_end(r->stream.arg, r);
 }
 
-static void body_progress(struct conn *c)
+static void body_progress(struct conn *c, size_t n)
 {
     c->request.got_any = true;
-    c->in_due_us = due_in(c->s->o.body_timeout_ms < 1000 ? c->s->o.body_timeout_ms : 1000);
     c->request.body_at = mono_now();
+    quiet_bytes(c, n);
 }
 
 /* The next piece of a body with a length: what is there of it. */
@@ -305,7 +322,7 @@ static bool step_body(struct conn *c)
         if (r->body_left == 0)
             body_complete(c);
         else if (next_known(c, &piece)) {
-            body_progress(c);
+            body_progress(c, piece.n);
             take_piece(c, piece);
         } else
             return false;
@@ -318,7 +335,7 @@ static bool step_body(struct conn *c)
         refuse(c, ERR_BODY_TOO_LARGE, "body"); /* not only once it is there */
         return true;
     case HTTP_CHUNK_PIECE:
-        body_progress(c);
+        body_progress(c, c->parser.piece.n);
         take_piece(c, c->parser.piece);
         return true;
     case HTTP_CHUNK_END:
@@ -457,7 +474,7 @@ static void keep_input(struct conn *c)
     bool lost = c->in.failed;
     c->input = (struct str){0};
     if (lost)
-        hang_up(c);
+        conn_hang_up(c);
 }
 
 /* Does all that can be done with the given input (in `in`, or in the shared buffer). */
@@ -477,7 +494,7 @@ static void conn_run(struct conn *c, struct str input)
     if (budget == 0)
         conn_wake(c);
     if (c->broken || !conn_flush(c)) {
-        hang_up(c);
+        conn_hang_up(c);
         return;
     }
     tell_drained(c);
@@ -510,9 +527,9 @@ static bool read_body(struct conn *c, ssize_t *n_out)
         r->body_left == 0)
         return false;
     size_t want = r->body_left < 4 * READ_BYTES ? (size_t)r->body_left : 4 * READ_BYTES;
-    char *to = buf_reserve(&r->body, want);
+    char *to = body_reserve(r, want);
     if (to == NULL) {
-        refuse(c, ERR_OVERLOADED, "no memory for the body");
+        refuse(c, ERR_OVERLOADED, "too many bodies are held");
         *n_out = 1;
         return true;
     }
@@ -521,7 +538,7 @@ static bool read_body(struct conn *c, ssize_t *n_out)
         buf_commit(&r->body, (size_t)*n_out);
         r->body_left -= *n_out;
         r->body_got += *n_out;
-        body_progress(c);
+        body_progress(c, (size_t)*n_out);
     }
     return true;
 }
@@ -557,7 +574,7 @@ static ssize_t read_input(struct conn *c, struct str *input)
 static void end_of_input(struct conn *c, bool clean)
 {
     if (!clean || c->request.active || conn_pending(c) == 0) {
-        hang_up(c);
+        conn_hang_up(c);
         return;
     }
     c->eof = true;
@@ -596,15 +613,22 @@ static void body_late(struct conn *c, mono_t now)
 {
     struct http_request *r = &c->request;
     const struct http_server_options *o = &c->s->o;
-    int64_t silent_ms = mono_ms_between(r->body_at, now), spent_ms = mono_ms_between(r->rate_from, now);
+    int64_t silent_ms = mono_ms_between(r->body_at, now), span_ms = mono_ms_between(r->span_from, now);
+    int64_t bytes = r->head.content_length >= 0 ? r->head.content_length : (int64_t)r->max_body;
+    int64_t whole_ms = o->body_whole_ms + bytes / o->body_whole_rate * 1000;
+    bool span_over = span_ms >= o->body_span_ms;
     if (silent_ms >= o->body_timeout_ms)
         refuse(c, ERR_REQUEST_TIMEOUT, "the body stalled");
-    else if (spent_ms > 10000 && r->body_got < o->body_min_rate * (spent_ms / 1000))
+    else if (span_over && r->body_got - r->span_got < o->body_min_rate * span_ms / 1000)
         refuse(c, ERR_REQUEST_TIMEOUT, "the body comes too slowly");
+    else if (mono_ms_between(r->body_from, now) >= whole_ms)
+        refuse(c, ERR_REQUEST_TIMEOUT, "the body took too long as a whole");
     else
-        c->in_due_us =
-            mono_add_ms(now, o->body_timeout_ms - silent_ms < 1000 ? o->body_timeout_ms - silent_ms : 1000)
-                .us;
+        c->in_due_us = due_in(body_look_ms(o));
+    if (span_over) {
+        r->span_from = now;
+        r->span_got = r->body_got;
+    }
 }
 
 static void input_late(struct conn *c, mono_t now)
@@ -632,7 +656,7 @@ static void input_late(struct conn *c, mono_t now)
 void conn_expire(struct conn *c, mono_t now)
 {
     if (now.us >= c->out_due_us)
-        hang_up(c);
+        conn_hang_up(c);
     else if (now.us >= c->in_due_us)
         input_late(c, now);
 }

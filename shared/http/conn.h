@@ -9,10 +9,10 @@
 #include "http/server.h"
 
 enum {
-    READ_BYTES = 64 * 1024,     /* most that one wake-up reads into the shared buffer */
-    WAITING_BYTES = 4 * 1024,   /* read of the next request while one waits: enough to see a hang-up */
-    DRAIN_BYTES = 64 * 1024,    /* rest of an unwanted body that is swallowed to keep the connection */
-    LINGER_BYTES = 1024 * 1024, /* swallowed after a final answer, so that no reset overtakes it */
+    READ_BYTES = 64 * 1024,          /* most that one wake-up reads into the shared buffer */
+    WAITING_BYTES = 4 * 1024,        /* read of the next request while one waits: enough to see a hang-up */
+    DRAIN_BYTES = 64 * 1024,         /* rest of an unwanted body that is swallowed to keep the connection */
+    LINGER_BYTES = 16 * 1024 * 1024, /* swallowed after a final answer, so that no reset overtakes it */
     LINGER_MS = 2000,
     STREAM_FULL = 256 * 1024, /* http_stream_write says stop */
     STREAM_BREAK = STREAM_FULL + 1024 * 1024,
@@ -21,6 +21,15 @@ enum {
     TURN_REQUESTS = 32,     /* requests of one connection in one wake-up */
     ARENA_BYTES = 64 * 1024,
     PEER_BYTES = 64,
+    QUIET_RENEW_BYTES = 64 * 1024, /* of a body: its connection is not slow */
+    OUT_RENEW_BYTES = 16 * 1024,   /* taken by the client: its write deadline begins anew */
+    SPARE_DESCRIPTORS = 128,       /* left to the rest of the process */
+};
+
+/* What the bodies of a server may hold together (body.c). */
+struct body_budget {
+    size_t max, held;
+    int refs; /* the server and each body that was taken */
 };
 
 /* The reading side of a connection; written only by conn_enter. `request.active` marks the span from
@@ -53,9 +62,12 @@ struct http_request {
     size_t max_body;
     int64_t body_left; /* of a Content-Length */
     int64_t body_got;
-    mono_t rate_from; /* when the body's clock began; pauses move it */
-    mono_t body_at;   /* when its last byte came, or its pause began */
+    mono_t body_from; /* when the body's clock began; pauses move it */
+    mono_t span_from; /* the span in which the minimum rate is looked at, and what had come before it */
+    int64_t span_got;
+    mono_t body_at; /* when its last byte came, or its pause began */
     struct buf body;
+    size_t body_held; /* counted in the budget */
     http_body_fn *body_fn;
     struct http_body_stream stream;
     void *body_arg;
@@ -90,6 +102,11 @@ struct conn {
     struct http_parser parser;
     int64_t in_due_us, out_due_us; /* deadlines on the monotonic clock; INT64_MAX: none */
     size_t swallowed;
+    size_t out_taken;                     /* since the write deadline was set */
+    struct conn *quiet_next, *quiet_prev; /* quiet.c */
+    mono_t quiet_since;
+    size_t quiet_bytes;
+    bool quiet;
     struct sockaddr_in6 peer; /* or sockaddr_in */
     struct http_request request;
 };
@@ -101,6 +118,9 @@ struct http_server {
     struct loop_io *io;
     struct loop_timer *sweep;
     struct conn *conns, *dead;
+    struct conn *quiet_first, *quiet_last;
+    struct body_budget *budget;
+    uint64_t evicted;
     struct loop_task reap;
     int count;
     bool draining, accept_paused;
@@ -116,6 +136,7 @@ struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_in6 *
 void conn_free(struct conn *c); /* from the reaper and server_close only */
 void conn_enter(struct conn *c, enum conn_state state);
 void conn_close(struct conn *c);              /* to DEAD; tells nobody */
+void conn_hang_up(struct conn *c);            /* the same, telling the owner of a request */
 void conn_wake(struct conn *c);               /* conn's work goes on next turn */
 void conn_expire(struct conn *c, mono_t now); /* looks at its deadlines */
 void conn_answered(
@@ -124,8 +145,23 @@ void conn_answered(
  * swallow. */
 bool conn_can_stay(const struct conn *c);
 
+/* ---- body.c ---- */
+struct body_budget *body_budget_new(size_t max);
+void body_budget_release(struct body_budget **b);
+bool body_fits(const struct http_request *r, size_t total); /* whether it may grow to so much */
+char *body_reserve(struct http_request *r, size_t n);       /* NULL: over the budget, or no memory */
+void body_drop(struct http_request *r);
+
+/* ---- quiet.c ---- */
+void quiet_renew(struct conn *c); /* to the list's end */
+void quiet_keep(struct conn *c);  /* on the list: where it stands, else at the end */
+void quiet_remove(struct conn *c);
+void quiet_bytes(struct conn *c, size_t n); /* of its body came */
+bool quiet_evict(struct http_server *s);    /* closes the first; false when none is due */
+
 /* ---- server.c ---- */
-void http_server_reap(void *arg); /* frees the dead */
+void http_server_take(struct http_server *s, int fd, const struct sockaddr_in6 *peer); /* a new connection */
+void http_server_reap(void *arg);                                                      /* frees the dead */
 
 /* ---- output.c ---- */
 size_t conn_pending(const struct conn *c);

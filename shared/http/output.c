@@ -12,9 +12,17 @@ size_t conn_pending(const struct conn *c)
     return c->out.len - c->out_sent;
 }
 
-static void progress(struct conn *c)
+/* The client took n bytes. A byte now and then is not enough to keep an answer waiting for ever. */
+static void progress(struct conn *c, size_t n)
 {
-    c->out_due_us = conn_pending(c) == 0 ? INT64_MAX : mono_add_ms(mono_now(), c->s->o.write_timeout_ms).us;
+    c->out_taken += n;
+    if (conn_pending(c) == 0)
+        c->out_due_us = INT64_MAX;
+    else if (c->out_due_us == INT64_MAX || c->out_taken >= OUT_RENEW_BYTES)
+        c->out_due_us = mono_add_ms(mono_now(), c->s->o.write_timeout_ms).us;
+    else
+        return;
+    c->out_taken = 0;
 }
 
 static bool would_block(void)
@@ -46,7 +54,7 @@ bool conn_flush(struct conn *c)
         return would_block();
     c->out_sent += (size_t)sent;
     tidy(c);
-    progress(c);
+    progress(c, (size_t)sent);
     return true;
 }
 
@@ -56,7 +64,7 @@ static bool append(struct conn *c, struct str a, struct str b)
     if (!buf_str(&c->out, a) || !buf_str(&c->out, b))
         return false;
     if (was_empty)
-        progress(c);
+        progress(c, 0);
     return true;
 }
 

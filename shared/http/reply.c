@@ -294,6 +294,8 @@ static const char *error_body(struct http_server *s, enum err_code code, const c
 static struct str refusal(struct http_server *s, enum err_code code, const char *what, struct buf *body)
 {
     struct head_spec h = {.status = err_http_status(code), .close = true};
+    if (err_retry_class(code) == RETRY_LATER)
+        h.extra = STR("Retry-After: 1\r\n");
     h.type = error_body(s, code, what, body);
     h.length = (int64_t)body->len;
     return compose(s, &h);

@@ -11,7 +11,7 @@ void request_begin(struct conn *c)
 {
     struct http_request *r = &c->request;
     r->active = true;
-    r->started = r->rate_from = r->body_at = mono_now();
+    r->started = mono_now();
     r->has_body = r->head.chunked || r->head.content_length > 0;
     r->body_left = r->head.content_length > 0 ? r->head.content_length : 0;
     r->reply_left = -1;
@@ -22,7 +22,7 @@ void request_end(struct conn *c)
     struct http_request *r = &c->request;
     http_head_deinit(&r->head);
     arena_free(&r->arena);
-    buf_deinit(&r->body);
+    body_drop(r);
     buf_deinit(&r->set_headers);
     size_t max = r->set_headers.max;
     *r = (struct http_request){.c = c, .head.content_length = -1};
@@ -171,6 +171,53 @@ int http_query_get(struct http_request *r, const char *name, struct str *out, st
     return 0;
 }
 
+/* The place of a name among the known ones, or -1. */
+static int place_of(struct str name, const char *const *known)
+{
+    for (int i = 0; known[i] != NULL; i++) {
+        struct str k = str_of(known[i]);
+        bool family = k.n > 0 && k.p[k.n - 1] == '.';
+        if (str_eq(name, k) || (family && name.n > k.n && str_starts(name, k)))
+            return i;
+    }
+    return -1;
+}
+
+static int unknown_parameter(struct str name, const char *const *known, struct err *err)
+{
+    const char *meant = str_nearest(name, known);
+    int shown = name.n < 60 ? (int)name.n : 60;
+    if (meant != NULL)
+        return err_set(err, ERR_BAD_QUERY, "unknown query parameter \"%.*s\"; did you mean \"%s\"?", shown,
+                       name.p, meant);
+    return err_set(err, ERR_BAD_QUERY, "unknown query parameter \"%.*s\"%s%s", shown, name.p,
+                   known[0] == NULL ? "; none is known here" : "; known here is ",
+                   known[0] == NULL ? "" : known[0]);
+}
+
+int http_query_check(struct http_request *r, const char *const *known, struct err *err)
+{
+    struct str rest = http_query(r), pair, name, value;
+    uint64_t seen = 0;
+    while (str_split(&rest, '&', &pair)) {
+        if (pair.n == 0)
+            continue;
+        struct str raw = pair, first;
+        str_split(&raw, '=', &first);
+        if (!http_decode(r, first, true, &name) ||
+            !http_decode(r, raw.p != NULL ? raw : STR(""), true, &value))
+            return err_set(err, ERR_BAD_QUERY, "malformed query: a \"%%\" without two hexadecimal digits");
+        int at = place_of(name, known);
+        if (at < 0)
+            return unknown_parameter(name, known, err);
+        uint64_t bit = str_eq_c(name, known[at]) ? UINT64_C(1) << (at & 63) : 0;
+        if ((seen & bit) != 0)
+            return err_set(err, ERR_BAD_QUERY, "the query parameter %s was given more than once", known[at]);
+        seen |= bit;
+    }
+    return 0;
+}
+
 /* ---- the body ---- */
 
 static void fail_later(struct conn *c, enum err_code code, const char *what)
@@ -186,10 +233,12 @@ static void body_begin(struct http_request *r, size_t max_bytes, enum body_mode 
     r->mode = mode;
     r->max_body = max_bytes;
     buf_init(&r->body, max_bytes);
-    r->rate_from = r->body_at = mono_now();
+    r->body_from = r->span_from = r->body_at = mono_now();
     conn_enter(c, CONN_BODY);
     if (r->body_left > 0 && (uint64_t)r->body_left > max_bytes)
         fail_later(c, ERR_BODY_TOO_LARGE, "body");
+    else if (mode == BODY_COLLECT && !body_fits(r, (size_t)r->body_left))
+        fail_later(c, ERR_OVERLOADED, "too many bodies are held");
     else if (r->head.expect_continue && r->has_body && c->input.n == 0 && c->in.len == 0)
         reply_continue(c);
     if (!c->running)
@@ -216,9 +265,12 @@ void http_body_resume(struct http_request *r)
     struct conn *c = r->c;
     r->paused = false;
     mono_t now = mono_now();
-    r->rate_from = mono_add_ms(r->rate_from, mono_ms_between(r->body_at, now));
+    int64_t paused_ms = mono_ms_between(r->body_at, now);
+    r->body_from = mono_add_ms(r->body_from, paused_ms);
+    r->span_from = mono_add_ms(r->span_from, paused_ms);
     r->body_at = now;
-    c->in_due_us = mono_add_ms(now, c->s->o.body_timeout_ms).us;
+    quiet_renew(c);
+    c->in_due_us = now.us; /* its deadlines are looked at in the next sweep */
     conn_wake(c);
 }
 

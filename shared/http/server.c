@@ -5,8 +5,10 @@
  * deadline here needs more than its precision: a quarter of the shortest deadline, 250 ms at most. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,7 +33,27 @@ static void set_defaults(struct http_server_options *o)
     or_default(&o->idle_timeout_ms, 75000);
     or_default(&o->body_timeout_ms, 30000);
     or_default(&o->body_min_rate, 512);
+    or_default(&o->body_span_ms, 10000);
+    or_default(&o->body_whole_ms, 60000);
+    or_default(&o->body_whole_rate, 32 * 1024);
     or_default(&o->write_timeout_ms, 30000);
+    or_default(&o->evict_after_ms, 1000);
+    o->max_body_bytes = o->max_body_bytes > 0 ? o->max_body_bytes : (size_t)256 * 1024 * 1024;
+}
+
+/* A descriptor a connection, and some for the rest of the process: without them nothing works any more. */
+static void fit_descriptors(struct http_server_options *o)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= INT_MAX)
+        return;
+    int room = (int)limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? (int)limit.rlim_cur - SPARE_DESCRIPTORS
+                                                           : (int)limit.rlim_cur / 2;
+    o->max_connections = o->max_connections < room ? o->max_connections : room;
 }
 
 /* "1.2.3.4:80", "[::1]:80", ":80" (every IPv4 address). */
@@ -92,9 +114,10 @@ static int listen_on(struct http_server *s, struct err *err)
 
 /* ---- accepting ---- */
 
-static void take_in(struct http_server *s, int fd, const struct sockaddr_in6 *peer)
+void http_server_take(struct http_server *s, int fd, const struct sockaddr_in6 *peer)
 {
-    struct conn *c = s->count < s->o.max_connections ? conn_new(s, fd, peer) : NULL;
+    bool room = s->count < s->o.max_connections || quiet_evict(s);
+    struct conn *c = room ? conn_new(s, fd, peer) : NULL;
     if (c == NULL) {
         reply_busy(s, fd);
         shutdown(fd, SHUT_WR);
@@ -118,7 +141,7 @@ static void on_accept(void *arg, int fd, int events)
         socklen_t len = sizeof peer;
         int got = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (got >= 0) {
-            take_in(s, got, &peer);
+            http_server_take(s, got, &peer);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -159,7 +182,7 @@ void http_server_reap(void *arg)
 static int64_t sweep_ms(const struct http_server_options *o)
 {
     int64_t shortest = o->header_timeout_ms;
-    const int64_t others[] = {o->idle_timeout_ms, o->body_timeout_ms, o->write_timeout_ms};
+    const int64_t others[] = {o->idle_timeout_ms, o->body_timeout_ms, o->write_timeout_ms, o->body_span_ms};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         shortest = others[i] < shortest ? others[i] : shortest;
     int64_t ms = shortest / 4;
@@ -181,8 +204,10 @@ struct http_server *http_server_open(struct loop *loop, const struct http_server
     s->o = *options;
     s->fd = -1;
     set_defaults(&s->o);
+    fit_descriptors(&s->o);
     buf_init(&s->head, 64 * 1024);
-    if (listen_on(s, err) != 0) {
+    s->budget = body_budget_new(s->o.max_body_bytes);
+    if (s->budget == NULL || listen_on(s, err) != 0) {
         http_server_close(&s);
         return NULL;
     }
@@ -215,6 +240,21 @@ int http_server_connections(const struct http_server *s)
     return s->count;
 }
 
+int http_server_max_connections(const struct http_server *s)
+{
+    return s->o.max_connections;
+}
+
+uint64_t http_server_evicted(const struct http_server *s)
+{
+    return s->evicted;
+}
+
+size_t http_server_body_bytes(const struct http_server *s)
+{
+    return s->budget->held;
+}
+
 int http_server_port(const struct http_server *s)
 {
     return s->port;
@@ -234,6 +274,7 @@ void http_server_close(struct http_server **server)
     if (s->fd >= 0)
         close(s->fd);
     buf_deinit(&s->head);
+    body_budget_release(&s->budget);
     free(s);
     *server = NULL;
 }

@@ -13,6 +13,10 @@
  * unless it was answered in the same turn), or that the server refused the rest of it (413, 408, a malformed
  * body) and answers that itself; after it the request must not be touched.
  *
+ * Slow clients: a head has a deadline as a whole; a body has one by its length, a least rate over each span
+ * and a longest silence; an answer must be taken at a least rate. When the server is full, the connection on
+ * which the client has moved least lately makes room for the new one (quiet.c).
+ *
  * Ownership: a `struct http_request` belongs to the server; it is valid until its answer was given in full
  * (http_reply, http_stream_end or http_abort returned) or on_gone was called, whichever comes first. No
  * callback is ever called from inside http_reply and the like. */
@@ -59,24 +63,34 @@ struct http_server_options {
     const char *listen; /* "127.0.0.1:8080", "[::1]:8080"; port 0 picks one */
     struct http_app app;
     void *arg;
-    int max_connections;     /* default 12000; beyond: 503 and close */
+    int max_connections;     /* default 12000, and no more than the process has descriptors for; beyond it the
+                              * longest quiet one is closed, and when none is quiet the new one gets 503 */
+    int64_t evict_after_ms;  /* how long one must have been quiet for that; default 1000 */
     size_t max_header_bytes; /* default 16384, the request line included; beyond: 431 (414 for the target) */
     int max_headers;         /* default 100; beyond: 431 */
     int64_t header_timeout_ms; /* first byte of a request to the end of its headers; default 10000: 408 */
     int64_t idle_timeout_ms;   /* between requests; default 75000: close */
     int64_t body_timeout_ms;   /* without any body byte; default 30000: 408 */
-    int64_t body_min_rate;     /* bytes a second on average after 10 s; default 512: 408 */
-    int64_t write_timeout_ms;  /* without any byte taken by the client; default 30000: close */
-    bool reuse_port;           /* several processes on one port */
+    int64_t body_min_rate;     /* bytes a second over each span of body_span_ms; default 512: 408 */
+    int64_t body_span_ms;      /* default 10000 */
+    int64_t body_whole_ms;   /* for a whole body, besides its length (or limit) at body_whole_rate; default */
+    int64_t body_whole_rate; /* 60000, 32768 bytes a second: 408 */
+    int64_t write_timeout_ms; /* for the next 16 KiB of an answer, or all of it; default 30000: close */
+    size_t max_body_bytes;    /* of all collected bodies at once; default 256 MiB; beyond: 503 */
+    bool reuse_port;          /* several processes on one port */
 };
 
-/* Listens. NULL and *err (address in use, …). */
+/* Listens. NULL and *err (address in use, …). Raises the process's soft limit on descriptors to the hard one.
+ */
 struct http_server *http_server_open(struct loop *loop, const struct http_server_options *options,
                                      struct err *err);
 
 /* Stops accepting; idle connections close, running requests go on, later answers say `Connection: close`. */
 void http_server_drain(struct http_server *s);
 int http_server_connections(const struct http_server *s);
+int http_server_max_connections(const struct http_server *s); /* as the descriptors allow */
+uint64_t http_server_evicted(const struct http_server *s);    /* connections closed to make room */
+size_t http_server_body_bytes(const struct http_server *s);   /* held by bodies now */
 int http_server_port(const struct http_server *s);
 /* Closes everything at once; on_gone is not called. */
 void http_server_close(struct http_server **s);
@@ -102,6 +116,9 @@ mono_t http_started(const struct http_request *r); /* when its headers were comp
 /* A query parameter, percent-decoded ('+' is a space) into the arena: 1 found (first occurrence), 0 absent,
  * -1 malformed (*err set). */
 int http_query_get(struct http_request *r, const char *name, struct str *out, struct err *err);
+/* Checks the whole query against a NULL-ended list of at most 64 names: each known, well formed and given
+ * once. "metadata." stands for every name that begins so. ERR_BAD_QUERY names the nearest right one. */
+int http_query_check(struct http_request *r, const char *const *known, struct err *err);
 /* Percent-decodes s into the arena; plus: '+' means space. False when malformed or without room. */
 bool http_decode(struct http_request *r, struct str s, bool plus, struct str *out);
 
@@ -112,6 +129,12 @@ typedef void http_body_fn(void *arg, struct http_request *req, struct str body);
  * fn once (from the loop; also for an empty body). The view lives as long as the request. `Expect:
  * 100-continue` is answered by the server. */
 void http_read_body(struct http_request *r, size_t max_bytes, http_body_fn *fn, void *arg);
+
+/* Takes a collected body over: it stays, counted by the server, until it is freed. NULL without memory. */
+struct http_body;
+struct http_body *http_body_take(struct http_request *r);
+struct str http_body_view(const struct http_body *b);
+void http_body_free(struct http_body **b);
 
 struct http_body_stream {
     /* A piece of the body. Return false to pause: no more pieces until http_body_resume. */

@@ -215,24 +215,9 @@ static bool is_known(struct str name, const char *const *known)
     return false;
 }
 
-/* The known name that the writer probably meant, or NULL when none is near. */
-static const char *nearest(struct str name, const char *const *known)
-{
-    const char *best = NULL;
-    unsigned least = name.n <= 4 ? 2 : 4; /* one edit in a short name, three in a long one */
-    for (; *known != NULL; known++) {
-        unsigned d = str_distance(name, str_of(*known));
-        if (d < least) {
-            least = d;
-            best = *known;
-        }
-    }
-    return best;
-}
-
 static int unknown_field(struct str name, const char *const *known, struct err *err)
 {
-    const char *meant = nearest(name, known);
+    const char *meant = str_nearest(name, known);
     if (name.n > SHOWN_NAME_BYTES) {
         name.n = SHOWN_NAME_BYTES;
         while (name.n > 0 && ((unsigned char)name.p[name.n] & 0xc0) == 0x80) /* not inside a character */

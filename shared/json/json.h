@@ -3,7 +3,7 @@
  * cJSON 1.7.15 accepts and truncates what it should refuse, so nothing reaches it that the scan has not
  * passed: valid UTF-8, no raw control characters, `\u0000` refused, surrogates paired, RFC number forms
  * within double's range, no duplicate keys in one object (compared unescaped), no trailing bytes, depth and
- * size within limits. */
+ * the number of values within limits. */
 #ifndef JSON_JSON_H
 #define JSON_JSON_H
 
@@ -13,7 +13,11 @@
 #include "base/err.h"
 #include "base/str.h"
 
-enum { JSON_MAX_DEPTH = 64, JSON_MAX_KEYS = 10000 /* members in one object */ };
+enum {
+    JSON_MAX_DEPTH = 64,
+    JSON_MAX_KEYS = 10000,    /* members in one object */
+    JSON_MAX_VALUES = 200000, /* in all: each costs some 80 bytes once parsed, and two in the text */
+};
 
 /* Checks that text is exactly one JSON value. ERR_BAD_JSON with "line L column C: what" otherwise. */
 int json_scan(struct str text, struct err *err);

@@ -44,6 +44,7 @@ struct scan {
     enum want want;
     struct level levels[JSON_MAX_DEPTH];
     int depth;
+    size_t values;
     struct key *keys;
     size_t key_count, key_cap;
     const char *member_at; /* where the current value of the root object begins */
@@ -450,6 +451,8 @@ static int scan_scalar(struct scan *s)
 
 static int scan_value(struct scan *s)
 {
+    if (++s->values > JSON_MAX_VALUES)
+        return fail(s, s->p, "too many values");
     if (in_root_object(s))
         s->member_at = s->p;
     if (*s->p == '{' || *s->p == '[')
