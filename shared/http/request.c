@@ -177,7 +177,7 @@ static int place_of(struct str name, const char *const *known)
     for (int i = 0; known[i] != NULL; i++) {
         struct str k = str_of(known[i]);
         bool family = k.n > 0 && k.p[k.n - 1] == '.';
-        if (str_eq(name, k) || (family && name.n > k.n && str_starts(name, k)))
+        if (family ? name.n > k.n && str_starts(name, k) : str_eq(name, k))
             return i;
     }
     return -1;

@@ -486,6 +486,194 @@ static void limits_have_their_statuses(void **state)
     }
 }
 
+/* ---- slow and many clients ---- */
+
+/* The same application behind other limits. */
+static void reopen(struct http_server_options o)
+{
+    struct err err = ERR_INIT;
+    http_server_close(&server);
+    o.listen = "127.0.0.1:0";
+    o.app = (struct http_app){.on_request = on_request, .on_gone = on_gone, .error_body = error_body};
+    server = http_server_open(loop, &o, &err);
+    assert_non_null(server);
+}
+
+/* Sends a body of 5,000 bytes in pieces, one each 20 ms; how many went before the answer came. */
+static int trickle(struct peer *p, struct str piece)
+{
+    int sent = 0;
+    peer_open(p);
+    peer_send(p, STR("POST /echo HTTP/1.1\r\n" H "Content-Length: 5000\r\n\r\n"));
+    run_for(20);
+    for (; sent * piece.n < 5000 && p->got.len == 0; sent++) {
+        peer_send(p, piece);
+        run_for(20);
+    }
+    return sent;
+}
+
+static void a_body_that_trickles_is_refused(void **state)
+{
+    (void)state;
+    struct peer p;
+    reopen((struct http_server_options){.body_span_ms = 200, .body_min_rate = 1000, .body_timeout_ms = 5000});
+    assert_in_range(trickle(&p, STR("x")), 5, 60); /* each byte renews the silence, and nothing else */
+    peer_await(&p, "too slowly");
+    assert_int_equal(count(&p.got, "HTTP/1.1 408 "), 1);
+    assert_int_equal(count(&p.got, "\r\nRetry-After: 1\r\n"), 1);
+    assert_int_equal(gone, 1);
+    peer_close(&p);
+}
+
+static void a_body_has_a_deadline_as_a_whole(void **state)
+{
+    (void)state;
+    struct peer p;
+    reopen((struct http_server_options){
+        .body_span_ms = 100, .body_min_rate = 1, .body_timeout_ms = 5000, .body_whole_ms = 400});
+    assert_in_range(trickle(&p, STR("0123456789")), 10, 100); /* faster than the least rate, yet too slow */
+    peer_await(&p, "as a whole");
+    assert_int_equal(count(&p.got, "HTTP/1.1 408 "), 1);
+    peer_close(&p);
+}
+
+static void a_body_at_a_fair_rate_is_not_refused(void **state)
+{
+    (void)state;
+    struct peer p;
+    static char piece[500];
+    memset(piece, 'x', sizeof piece);
+    reopen((struct http_server_options){.body_span_ms = 50, .body_min_rate = 1000, .body_timeout_ms = 100});
+    assert_int_equal(trickle(&p, str_make(piece, sizeof piece)), 10);
+    peer_await(&p, "HTTP/1.1 200 ");
+    peer_close(&p);
+}
+
+static void bodies_have_one_budget(void **state)
+{
+    (void)state;
+    enum { HOLDERS = 3, BYTES = 200000 };
+    struct peer p[HOLDERS], late, small;
+    static char half[BYTES], whole[BYTES + 100];
+    reopen((struct http_server_options){.max_body_bytes = 1 << 20});
+    size_t n =
+        (size_t)snprintf(half, sizeof half, "POST /echo HTTP/1.1\r\n" H "Content-Length: %d\r\n\r\n", BYTES);
+    memset(half + n, 'x', sizeof half - n);
+    for (int i = 0; i < HOLDERS; i++) {
+        peer_open(&p[i]);
+        peer_send(&p[i], str_make(half, sizeof half));
+        run_for(50);
+    }
+    size_t bytes = http_server_body_bytes(server);
+    assert_in_range(bytes, HOLDERS * (BYTES - 200), 1 << 20);
+    exchange(&late, half, sizeof half); /* by its announced length already */
+    peer_await(&late, "HTTP/1.1 503 ");
+    assert_int_equal(count(&late.got, "overloaded (too many bodies are held)"), 1);
+    assert_int_equal(count(&late.got, "\r\nRetry-After: 1\r\n"), 1);
+    exchange_text(&small, "POST /echo HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: 5\r\n\r\nhello");
+    peer_await(&small, "HTTP/1.1 200 "); /* small ones have a part of their own */
+    peer_close(&small);
+    peer_close(&late);
+    for (int i = 0; i < HOLDERS; i++)
+        peer_close(&p[i]);
+    run_for(50);
+    assert_int_equal(http_server_body_bytes(server), 0);
+    n = (size_t)snprintf(whole, sizeof whole,
+                         "POST /echo HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: %d\r\n\r\n",
+                         BYTES - 1000);
+    memset(whole + n, 'x', BYTES - 1000);
+    exchange(&late, whole, n + BYTES - 1000);
+    peer_await(&late, "HTTP/1.1 200 ");
+    peer_close(&late);
+}
+
+static void a_full_server_drops_who_was_quiet_longest(void **state)
+{
+    (void)state;
+    struct peer first, second, third;
+    reopen((struct http_server_options){.max_connections = 2, .evict_after_ms = 100});
+    peer_open(&first);
+    peer_send(&first, STR("GET / HTTP/1.1\r\n")); /* and no more */
+    peer_open(&second);
+    run_for(20);
+    peer_open(&third);
+    peer_await(&third, "HTTP/1.1 503 "); /* both are young */
+    peer_await(&third, NULL);
+    peer_close(&third);
+    run_for(150);
+    peer_send(&second, STR("GET / HTTP/1.1\r\n" H "\r\n"));
+    peer_await(&second, "hello"); /* it moved */
+    peer_open(&third);
+    peer_send(&third, STR("GET / HTTP/1.1\r\n" H "\r\n"));
+    peer_await(&first, NULL);
+    peer_await(&third, "hello");
+    assert_true(first.eof);
+    assert_false(second.eof);
+    assert_int_equal(http_server_evicted(server), 1);
+    assert_int_equal(http_server_connections(server), 2);
+    peer_close(&first);
+    peer_close(&second);
+    peer_close(&third);
+}
+
+static void who_waits_for_an_answer_is_not_dropped(void **state)
+{
+    (void)state;
+    struct peer waits, other;
+    reopen((struct http_server_options){.max_connections = 1, .evict_after_ms = 50});
+    peer_open(&waits);
+    peer_send(&waits, STR("GET /held HTTP/1.1\r\n" H "\r\n"));
+    run_for(100);
+    peer_open(&other);
+    peer_await(&other, "HTTP/1.1 503 ");
+    http_reply(held, 200, NULL, STR("at last"));
+    peer_await(&waits, "at last");
+    peer_close(&other);
+    peer_close(&waits);
+}
+
+static void queries_are_checked_against_a_list(void **state)
+{
+    (void)state;
+    static const char *const known[] = {"wait", "limit", "metadata.", NULL};
+    static const struct {
+        const char *target, *said; /* NULL: in order */
+    } rows[] = {
+        {"/held", NULL},
+        {"/held?", NULL},
+        {"/held?wait=1&limit=2", NULL},
+        {"/held?&&wait=1&", NULL},
+        {"/held?w%61it", NULL},
+        {"/held?metadata.a=1&metadata.a=2&metadata.b=3", NULL},
+        {"/held?wait=1&wait=1", "more than once"},
+        {"/held?wiat=1", "did you mean \"wait\"?"},
+        {"/held?limits=1", "did you mean \"limit\"?"},
+        {"/held?metadata.=1", "unknown query parameter"},
+        {"/held?zzzzzz=1", "unknown query parameter \"zzzzzz\""},
+        {"/held?=1", "unknown query parameter \"\""},
+        {"/held?wait=%zz", "malformed"},
+        {"/held?%z=1", "malformed"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct peer p;
+        struct err err = ERR_INIT;
+        char text[200];
+        int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\n" H "\r\n", rows[i].target);
+        peer_open(&p);
+        peer_send(&p, str_make(text, (size_t)n));
+        run_for(10);
+        assert_non_null(held);
+        int rc = http_query_check(held, known, &err);
+        if ((rc == 0) != (rows[i].said == NULL) || (rc != 0 && strstr(err.msg, rows[i].said) == NULL))
+            fail_msg("%s: %s", rows[i].target, err.msg);
+        http_reply(held, 200, NULL, STR("done"));
+        peer_await(&p, "done");
+        peer_close(&p);
+        held = NULL;
+    }
+}
+
 /* ---- rows of requests ---- */
 
 static void ten_thousand_pipelined_requests_are_answered_in_order(void **state)
@@ -837,6 +1025,13 @@ int main(void)
         T(good_requests_are_not_refused),
         T(every_division_of_a_request_is_read_the_same),
         T(limits_have_their_statuses),
+        T(a_body_that_trickles_is_refused),
+        T(a_body_has_a_deadline_as_a_whole),
+        T(a_body_at_a_fair_rate_is_not_refused),
+        T(bodies_have_one_budget),
+        T(a_full_server_drops_who_was_quiet_longest),
+        T(who_waits_for_an_answer_is_not_dropped),
+        T(queries_are_checked_against_a_list),
         T(ten_thousand_pipelined_requests_are_answered_in_order),
         T(a_pipelined_request_waits_for_the_one_before),
         T(a_pipeline_that_is_not_read_is_held_back),
