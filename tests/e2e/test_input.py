@@ -333,11 +333,18 @@ def queries():
         (get + "?%zz=1", "%"), (get + "?wait=%2", "%"), (get + "?wait=%", "%"), (get + "?wait[]=1", "wait"),
         (get + "?" + "a" * 8000 + "=1", "aaa"), (get + "?%00=1", "unknown"), (get + "?wait=1;x=2", "wait"),
         ("/v1/agents?limit=0", "limit"), ("/v1/agents?limit=1001", "limit"), ("/v1/agents?limit=x", "limit"),
-        ("/v1/agents?limit=-1", "limit"), ("/v1/agents?limt=5", '"limit"'), ("/v1/agents?cursor=NOT%20OURS", "cursor"),
+        ("/v1/agents?limit=-1", "limit"), ("/v1/agents?limt=5", '"limit"'),
         ("/v1/agents?curser=a", '"cursor"'), ("/v1/agents?limit=1&limit=2", "more than once"),
+        ("/v1/invocations?status=running", "status"), ("/v1/invocations?stats=open", "status"), ("/v1/invocations?limit=0", "limit"),
+        ("/v1/invocations?agent=ECHO", "agent"), ("/v1/invocations?created_after=yesterday", "created_after"),
+        ("/v1/invocations?metadata.=1", "metadata"), ("/v1/invocations?metadata.a=%00", "NUL"), ("/v1/invocations?agent=%ff", "UTF-8"),
+        ("/v1/invocations?status=open&status=open", "twice"), ("/v1/invocations?%zz", "malformed"),
         ("/v1/agents/echo?version=1", "version"), (get + "/output?download=1", "download"), (get + "/logs?tail=1", "tail"),
     ]:
         yield f"query {path[len(get):] if path.startswith(get) else path[10:]}"[:60], G(path), 400, "invalid_query", word
+    for list in ("agents", "invocations"):
+        for cursor in ("NOT%20OURS", "a", "A" * 3000, ""):
+            yield f"cursor {cursor[:10]} of {list}", G(f"/v1/{list}?cursor={cursor}"), 400, "invalid_cursor", "next_cursor"
     for path, word in (("/v1/invocations?wait=5", "wait"), ("/v1/invocations?agent=echo", "agent"), (get + "/cancel?force=1", "force")):
         yield f"query of a POST {path[-14:]}", Request(path=path, body=b"{}"), 400, "invalid_query", word
 
@@ -641,8 +648,9 @@ def test_allow_names_the_methods(watched):
 
 def test_every_parameter_that_is_known_still_works(watched):
     id = watched.client.run("echo", "x")["id"]
-    for path in (f"/v1/invocations/{id}?wait=1", f"/v1/invocations/{id}?%77ait=0", f"/v1/invocations/{id}?", f"/v1/invocations/{id}?&",
-                 "/v1/agents?limit=1", "/v1/agents?limit=1000&cursor=a", "/healthz?x=y", "/metrics?x&x", "/readyz?%zz"):
+    cursor = watched.client.call("GET", "/v1/agents?limit=1").json["next_cursor"]
+    for path in (f"/v1/agents?limit=1&cursor={cursor}", f"/v1/invocations/{id}?wait=1", f"/v1/invocations/{id}?%77ait=0", f"/v1/invocations/{id}?", f"/v1/invocations/{id}?&",
+                 "/v1/agents?limit=1000", "/v1/invocations?limit=1", "/healthz?x=y", "/metrics?x&x", "/readyz?%zz"):
         assert watched.client.call("GET", path).status == 200, path
 
 
