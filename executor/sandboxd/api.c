@@ -208,6 +208,15 @@ static void data_health(struct http_request *r)
     api_empty(r, 204);
 }
 
+/* Of the host itself: 503 while no sandbox can be made. */
+static void host_health(const struct api *a, struct http_request *r)
+{
+    if (host_works(a->host))
+        api_empty(r, 204);
+    else
+        api_error(r, 503, "no sandbox can be made; the log says why");
+}
+
 static void data_envs(struct api *a, struct http_request *r)
 {
     struct sandbox *s = api_sandbox(a, r, true);
@@ -262,7 +271,7 @@ static void on_request(void *arg, struct http_request *r)
     if (names_sandbox(r, &id, &port))
         data_request(a, r);
     else if (str_eq_c(http_path(r), "/health"))
-        api_empty(r, 204);
+        host_health(a, r);
     else if (str_eq_c(http_path(r), "/files") && files_signed_anonymous(a, r))
         return;
     else if (!key_fits(a, r))

@@ -4,7 +4,10 @@
  * the supervisor, pid 1 inside, with which the kernel ends every process of the pid namespace. What stays are
  * empty cgroup directories; they are removed on a timer until it works. Messages that the socket cannot take
  * wait in a queue with a cap: the supervisor reads promptly, so a full queue means that it is starved or
- * gone. */
+ * gone.
+ *
+ * stderr of the cell, slirp4netns, bubblewrap and the supervisor is a small pipe that nobody drains and that
+ * no write waits for: what does not fit is lost. It is read once, when the cell has failed, to say why. */
 #include "cell.h"
 
 #include <errno.h>
@@ -30,6 +33,8 @@ enum {
     REMOVE_EVERY_MS = 20,
     REMOVE_TRIES = 1500,
     CHILD_FD_FLOOR = 64,
+    STDERR_BYTES = 4096, /* capacity of the pipe: one page */
+    SAID_BYTES = 400,    /* of it, at most, in a message: the end, which tells most */
 };
 
 enum cell_state { CELL_BUILDING, CELL_READY, CELL_ENTERING, CELL_LIVE, CELL_DYING };
@@ -48,7 +53,7 @@ struct cell {
     const struct cell_events *events; /* NULL once the owner let go */
     void *arg;
     pid_t pid; /* 0 once reaped */
-    int sock;
+    int sock, stderr_fd;
     struct loop_io *io;
     struct loop_timer *timer; /* BUILDING, ENTERING: the deadline; DYING: the next try at removing */
     int removes;
@@ -122,15 +127,32 @@ static void cell_die(struct cell *c)
     queue_drop(c);
     loop_io_free(&c->io);
     close(c->sock);
+    close(c->stderr_fd);
     loop_timer_start(c->timer, 1);
+}
+
+/* What the programs of a cell left on stderr, as one line. "" when they were silent. */
+static void read_said(const struct cell *c, char out[SAID_BYTES])
+{
+    char text[STDERR_BYTES + 1];
+    ssize_t n = read(c->stderr_fd, text, sizeof text - 1);
+    while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == ' '))
+        n--;
+    text[n > 0 ? n : 0] = '\0';
+    for (ssize_t i = 0; i < n; i++)
+        if (text[i] == '\n')
+            text[i] = ';';
+    snprintf(out, SAID_BYTES, "%.*s", SAID_BYTES - 1, n >= SAID_BYTES ? text + n - SAID_BYTES + 1 : text);
 }
 
 static void cell_fail(struct cell *c, const char *why)
 {
     const struct cell_events *events = c->events;
     void *arg = c->arg;
-    char text[sizeof c->why];
-    snprintf(text, sizeof text, "%s", c->why[0] != '\0' ? c->why : why);
+    char text[sizeof c->why + SAID_BYTES + 16], said[SAID_BYTES];
+    read_said(c, said);
+    snprintf(text, sizeof text, "%s%s%s", c->why[0] != '\0' ? c->why : why,
+             said[0] != '\0' ? "; stderr: " : "", said);
     c->events = NULL;
     cell_die(c);
     if (events != NULL)
@@ -151,7 +173,8 @@ static void on_child_end(void *arg, int status)
     struct cell *c = arg;
     char why[64];
     c->pid = 0;
-    snprintf(why, sizeof why, "the sandbox's outer process ended (%s %d)",
+    snprintf(why, sizeof why, "%s ended (%s %d)",
+             c->state == CELL_ENTERING ? "bubblewrap" : "the sandbox's outer process",
              WIFEXITED(status) ? "status" : "signal",
              WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
     if (c->state != CELL_DYING)
@@ -217,7 +240,7 @@ static void receive(struct cell *c)
         if (n < 0 && (errno == EAGAIN || errno == EMSGSIZE))
             return;
         if (n <= 0) {
-            cell_fail(c, "the supervisor ended");
+            cell_fail(c, c->state == CELL_ENTERING ? "bubblewrap ended" : "the supervisor ended");
             return;
         }
         take_message(c, (size_t)n, fds, fd_count);
@@ -301,7 +324,7 @@ int cell_send(struct cell *c, const struct wire_writer *msg, const int *fds, int
 /* ---- the beginning ---- */
 
 /* In the child, until exec: async-signal-safe calls only. */
-_Noreturn static void child_run(const char *program, int sock)
+_Noreturn static void child_run(const char *program, int sock, int stderr_fd)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -309,7 +332,8 @@ _Noreturn static void child_run(const char *program, int sock)
     signal(SIGPIPE, SIG_DFL);
     int null = open("/dev/null", O_RDWR);
     int high = fcntl(sock, F_DUPFD, CHILD_FD_FLOOR);
-    if (null < 0 || high < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(high, WIRE_SOCKET) < 0)
+    if (null < 0 || high < 0 || dup2(stderr_fd, 2) < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
+        dup2(high, WIRE_SOCKET) < 0)
         _exit(126);
     close_range(WIRE_SOCKET + 1, ~0U, 0);
     execle(program, "sandpiper-sandbox-cell", (char *)NULL, (char *const[]){NULL});
@@ -318,20 +342,29 @@ _Noreturn static void child_run(const char *program, int sock)
 
 static int spawn(struct cell *c, struct err *err)
 {
-    int pair[2], size = SOCKET_BYTES;
+    int pair[2], words[2], size = SOCKET_BYTES;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_set(err, ERR_UNAVAILABLE, "socketpair: %s", strerror(errno));
+    if (pipe2(words, O_CLOEXEC | O_NONBLOCK) < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        return err_set(err, ERR_UNAVAILABLE, "pipe: %s", strerror(errno));
+    }
+    fcntl(words[1], F_SETPIPE_SZ, STDERR_BYTES);
     fcntl(pair[0], F_SETFL, O_NONBLOCK);
     for (int i = 0; i < 2; i++)
         if (setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
             setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     c->pid = fork();
     if (c->pid == 0)
-        child_run(c->works->program, pair[1]);
+        child_run(c->works->program, pair[1], words[1]);
     close(pair[1]);
+    close(words[1]);
     c->sock = pair[0];
+    c->stderr_fd = words[0];
     if (c->pid < 0) {
         close(pair[0]);
+        close(words[0]);
         return err_set(err, ERR_UNAVAILABLE, "fork: %s", strerror(errno));
     }
     return 0;

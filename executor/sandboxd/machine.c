@@ -100,6 +100,34 @@ void machine_check_limits(const struct options *o, struct buf *missing, bool *di
         lacks(missing, "network (no /dev/net/tun)");
 }
 
+struct advice {
+    const char *word, *text;
+};
+
+/* The first whose word the reason holds. */
+static const struct advice advices[] = {
+    {"slirp4netns", "slirp4netns needs a root directory that was entered by pivot_root (no plain chroot), "
+                    "/dev/net/tun and network namespaces; SANDPIPER_SANDBOXD_EGRESS=false does without it"},
+    {"bubblewrap: ",
+     "SANDPIPER_SANDBOXD_BWRAP must name a bubblewrap that every user may run, not below /tmp"},
+    {"bubblewrap ended",
+     "bubblewrap needs user, mount and pid namespaces and a root directory that was entered by "
+     "pivot_root (no plain chroot, no unprivileged container)"},
+    {"overlay", "overlayfs must take the data directory as a layer: put SANDPIPER_SANDBOXD_DATA_DIR on ext4, "
+                "xfs or btrfs"},
+    {"loop", "loop devices are used up or not allowed here: see /dev/loop-control and losetup -a"},
+    {"in time", "the machine is too slow or too busy to make a sandbox within the deadline"},
+    {"", "sandboxes need a machine of their own or a privileged container"},
+};
+
+const char *machine_advice(const char *why)
+{
+    size_t i = 0;
+    while (strstr(why, advices[i].word) == NULL)
+        i++;
+    return advices[i].text;
+}
+
 /* ---- the plan ---- */
 
 static int add_mount(struct plan *p, const char *source, const char *target, struct err *err)

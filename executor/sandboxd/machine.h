@@ -13,6 +13,9 @@ int machine_check(const struct options *o, struct err *err);
  * says whether the disk's can be. */
 void machine_check_limits(const struct options *o, struct buf *missing, bool *disk_out);
 
+/* What to do about a sandbox that could not be made, by what was said of it. Never NULL. */
+const char *machine_advice(const char *why);
+
 /* What every cell is built from (plan.h); strings live as long as p. */
 struct machine_plan {
     struct plan plan;

@@ -18,7 +18,9 @@
 #include "syscalls.h"
 #include "tool.h"
 
-enum { STOP_POLL_MS = 20, STOP_MS = 8000, STREAM_IDLE_MS = 640000 };
+enum { STOP_POLL_MS = 20, STOP_MS = 8000, STREAM_IDLE_MS = 640000, TRIAL_TTL_MS = 60000 };
+
+enum { EXIT_CANNOT_START = 1, EXIT_NO_SANDBOX = 3 };
 
 struct app {
     struct options options;
@@ -30,9 +32,12 @@ struct app {
     struct host *host;
     struct snapshots *snapshots;
     struct api api;
-    struct http_server *server;
+    struct http_server *server; /* NULL until the first sandbox has been made, and at the end */
+    bool stopping;
+    int status; /* what main returns */
     struct loop_signal *terminate, *interrupt;
     struct loop_timer *stop_timer;
+    struct loop_task failed;
     int stop_polls, lock_fd;
     char program_dir[256], cell_program[300], supervisor[300];
 };
@@ -51,16 +56,22 @@ static void on_stop_poll(void *arg)
     loop_stop(app->loop);
 }
 
-static void on_terminate(void *arg, int signum)
+static void stop(struct app *app)
 {
-    struct app *app = arg;
-    if (app->server == NULL)
-        return;
-    log_info("stopping", LF_INT("signal", signum), LF_INT("sandboxes", host_running(app->host)));
+    app->stopping = true;
     host_free(&app->host);
     pool_free(&app->pool);
     http_server_close(&app->server);
     loop_timer_start(app->stop_timer, 1);
+}
+
+static void on_terminate(void *arg, int signum)
+{
+    struct app *app = arg;
+    if (app->stopping)
+        return;
+    log_info("stopping", LF_INT("signal", signum), LF_INT("sandboxes", host_running(app->host)));
+    stop(app);
 }
 
 /* ---- the beginning ---- */
@@ -196,6 +207,51 @@ static int open_server(struct app *app, struct err *err)
     return app->server != NULL ? 0 : -1;
 }
 
+/* ---- the trial: nobody is served before a sandbox was made on this machine, whole, and worked ---- */
+
+static void fail(struct app *app, int status, const struct err *err)
+{
+    log_error("cannot start", LF_ERR(err));
+    fprintf(stderr, "sandpiper-sandboxd: %s\n", err->msg);
+    app->status = status;
+}
+
+static void trial_failed(void *arg)
+{
+    stop(arg);
+}
+
+static void on_trial(void *arg, struct sandbox *sandbox, const struct err *why)
+{
+    struct app *app = arg;
+    struct err err = ERR_INIT;
+    if (sandbox == NULL) {
+        fail(app, EXIT_NO_SANDBOX, why);
+        fprintf(stderr, "sandpiper-sandboxd: no sandbox can be made on this machine: %s\n",
+                machine_advice(why->msg));
+        loop_task_post(app->loop, &app->failed, trial_failed, app); /* the pool is in the middle of telling */
+        return;
+    }
+    sandbox_kill(&sandbox, "it was the trial");
+    if (open_server(app, &err) != 0) {
+        fail(app, EXIT_CANNOT_START, &err);
+        loop_task_post(app->loop, &app->failed, trial_failed, app);
+        return;
+    }
+    log_info("ready", LF_STR("listen", app->options.listen), LF_INT("port", http_server_port(app->server)));
+}
+
+static int start_trial(struct app *app, struct err *err)
+{
+    struct sandbox_spec spec = {.ttl_ms = TRIAL_TTL_MS, .network = true, .template_id = str_dup(STR("base"))};
+    struct sandbox *sandbox;
+    if (spec.template_id == NULL || !snapshots_resolve(app->snapshots, STR("base"), &spec)) {
+        sandbox_spec_free(&spec);
+        return err_set(err, ERR_NO_MEMORY, "sandbox");
+    }
+    return sandbox_create(app->host, &spec, on_trial, app, &sandbox, err);
+}
+
 static int app_open(struct app *app, struct err *err)
 {
     app->loop = loop_new();
@@ -207,7 +263,7 @@ static int app_open(struct app *app, struct err *err)
     app->stop_timer = loop_timer_new(app->loop, on_stop_poll, app);
     if (app->terminate == NULL || app->interrupt == NULL || app->stop_timer == NULL)
         return err_set(err, ERR_NO_MEMORY, "loop");
-    return open_machine(app, err) != 0 || open_sandboxes(app, err) != 0 || open_server(app, err) != 0 ? -1
+    return open_machine(app, err) != 0 || open_sandboxes(app, err) != 0 || start_trial(app, err) != 0 ? -1
                                                                                                       : 0;
 }
 
@@ -238,14 +294,12 @@ static int run(struct app *app)
     log_setup("sandpiper-sandboxd", level);
     signal(SIGPIPE, SIG_IGN);
     if (crypto_init(&err) != 0 || app_open(app, &err) != 0) {
-        log_error("cannot start", LF_ERR(&err));
-        fprintf(stderr, "sandpiper-sandboxd: %s\n", err.msg);
-        return 1;
+        fail(app, EXIT_CANNOT_START, &err);
+        return app->status;
     }
-    log_info("ready", LF_STR("listen", app->options.listen), LF_INT("port", http_server_port(app->server)));
     loop_run(app->loop);
     log_info("stopped");
-    return 0;
+    return app->status;
 }
 
 int main(int argc, char **argv)

@@ -251,7 +251,7 @@ void pool_free(struct pool **pool)
     *pool = NULL;
 }
 
-int pool_ready(const struct pool *p)
+bool pool_works(const struct pool *p)
 {
-    return p->ready;
+    return p->ready > 0 || p->failed_in_a_row < GIVE_UP_AFTER;
 }

@@ -22,6 +22,7 @@ struct pool_wait *pool_take(struct pool *p, int64_t deadline_ms, pool_fn *fn, vo
 /* Withdraws; NULL is fine. */
 void pool_cancel(struct pool_wait **w);
 
-int pool_ready(const struct pool *p);
+/* False while no cell is ready and the last builds have failed, several in a row. */
+bool pool_works(const struct pool *p);
 
 #endif

@@ -112,7 +112,7 @@ static void creation_failed(struct sandbox *s, const char *why)
     sandbox_created_fn *fn = s->created;
     void *arg = s->created_arg;
     struct err err = ERR_INIT;
-    err_set(&err, ERR_UNAVAILABLE, "%.200s", why);
+    err_set(&err, ERR_UNAVAILABLE, "%s", why);
     log_error("a sandbox could not be made", LF_STR("sandbox", s->id), LF_STR("error", why));
     sandbox_free(s);
     if (fn != NULL)
@@ -286,6 +286,11 @@ void host_free(struct host **host)
         sandbox_free((*host)->list);
     free(*host);
     *host = NULL;
+}
+
+bool host_works(const struct host *h)
+{
+    return pool_works(h->pool);
 }
 
 struct sandbox *host_find(struct host *h, struct str id)

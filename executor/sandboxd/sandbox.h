@@ -33,6 +33,8 @@ void sandbox_spec_free(struct sandbox_spec *s);
 struct host *host_new(struct cell_works *works, struct pool *pool);
 /* Kills all. */
 void host_free(struct host **h);
+/* Whether sandboxes can be made, as far as the last attempts tell. */
+bool host_works(const struct host *h);
 
 /* The sandbox is RUNNING (err NULL), or there is none (sandbox NULL). Called once, from the loop. */
 typedef void sandbox_created_fn(void *arg, struct sandbox *sandbox, const struct err *err);

@@ -4,15 +4,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TREE_FDS = 32 };
+enum { TREE_FDS = 32, TOOL_MS = 120000 };
 
 pid_t tool_spawn(const char *const *argv, struct err *err)
 {
@@ -37,15 +39,32 @@ pid_t tool_spawn(const char *const *argv, struct err *err)
     return err_set(err, ERR_IO, "cannot run %s: %s", argv[0], strerror(error));
 }
 
+/* Waits for the end of a child, or makes one. False when its time was over. */
+static bool await(pid_t pid)
+{
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    int n = -1;
+    while (end.fd >= 0 && (n = poll(&end, 1, TOOL_MS)) < 0 && errno == EINTR) {
+    }
+    if (end.fd >= 0)
+        close(end.fd);
+    if (n == 0)
+        kill(pid, SIGKILL);
+    return n != 0;
+}
+
 int tool_run(const char *const *argv, struct err *err)
 {
     int status;
     pid_t pid = tool_spawn(argv, err);
     if (pid < 0)
         return -1;
+    bool in_time = await(pid);
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return err_set(err, ERR_IO, "%s: %s", argv[0], strerror(errno));
+    if (!in_time)
+        return err_set(err, ERR_TIMEOUT, "%s did not end within %d s", argv[0], TOOL_MS / 1000);
     if (status == 0)
         return 0;
     return err_set(err, ERR_IO, "%s failed (status %d)", argv[0],

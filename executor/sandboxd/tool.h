@@ -6,7 +6,8 @@
 
 #include "base/err.h"
 
-/* Runs argv[0] from PATH and waits. ERR_IO when it cannot be run or fails. */
+/* Runs argv[0] from PATH and waits, two minutes at most. ERR_IO when it cannot be run or fails, ERR_TIMEOUT.
+ */
 int tool_run(const char *const *argv, struct err *err);
 
 /* Starts argv[0] without waiting; its stdout and stderr go nowhere. -1 and *err. */

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -672,5 +673,89 @@ def test_unenforced_limits_are_named():
         d.start("--allow-unenforced")
         with d.create() as s:
             assert s.out("echo ok") == "ok\n"
+    finally:
+        d.remove()
+
+
+# ---- readiness: a host that says it is ready can make a sandbox ----
+
+
+@pytest.fixture
+def programs():
+    """A directory that cells see too: they have a /tmp of their own."""
+    with tempfile.TemporaryDirectory(prefix="sbp", dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)  # bubblewrap is started by the sandbox's root, who is nobody here
+        yield pathlib.Path(directory)
+
+
+def stand_in(directory, name, script):
+    """A program that takes the place of slirp4netns or bubblewrap."""
+    path = directory / name
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("what", ["slirp", "bwrap"])
+def test_does_not_start_when_no_sandbox_can_be_made(what, programs):
+    d = Daemon()
+    try:
+        d.config[what] = stand_in(programs, what, "echo 'stand-in: no pivot_root in here' >&2\nexit 1\n")
+        d.start(wait=False)
+        assert d.process.wait(30) == 3, d.text()
+        text = d.text()
+        assert "stand-in: no pivot_root in here" in text  # the program's own words
+        assert '"ready"' not in text
+        (advice,) = [x for x in text.splitlines() if "no sandbox can be made on this machine" in x]
+        assert ("SANDPIPER_SANDBOXD_EGRESS=false" if what == "slirp" else "bubblewrap needs") in advice
+        assert not leftovers(d)
+        if what == "slirp":  # what the advice says, works
+            d.config["egress"] = "false"
+            d.start()
+            with d.create() as s:
+                assert s.out("echo ok") == "ok\n"
+    finally:
+        d.remove()
+
+
+def test_a_slirp_that_hangs_is_given_up(programs):
+    d = Daemon(build_at_once=5)
+    try:
+        d.config["slirp"] = stand_in(programs, "slirp", "exec sleep 1000\n")
+        d.start(wait=False)
+        assert d.process.wait(60) == 3, d.text()
+        assert "slirp4netns is not ready" in d.text()
+        until(lambda: not leftovers(d), 10, "nothing is left")
+    finally:
+        d.remove()
+
+
+def test_sigterm_while_starting(programs):
+    d = Daemon()
+    try:
+        d.config["slirp"] = stand_in(programs, "slirp", "exec sleep 1000\n")
+        d.start(wait=False)
+        until(lambda: (d.dir / "data" / "base").exists(), 10, "it starts")
+        with pytest.raises(OSError):  # nobody is served yet
+            d.call("GET", "/health")
+        d.stop()
+        until(lambda: not leftovers(d), 10, "nothing is left")
+    finally:
+        d.remove()
+
+
+def test_health_tells_when_sandboxes_cannot_be_made_any_more(programs):
+    d = Daemon(spare_cells=0)
+    try:
+        good = "/usr/bin/slirp4netns"
+        d.config["slirp"] = stand_in(programs, "slirp", f'[ -e {programs}/broken ] && exit 1\nexec {good} "$@"\n')
+        d.start()
+        (programs / "broken").touch()
+        answer = d.call("POST", "/v2/sandboxes", {"templateID": "base"})
+        assert answer.status == 503 and "slirp4netns" in answer.json["message"], answer.body
+        assert d.call("GET", "/health").status == 503
+        (programs / "broken").unlink()
+        d.create().kill()
+        assert d.call("GET", "/health").status == 204
     finally:
         d.remove()

@@ -98,7 +98,6 @@ _Noreturn static void become_slirp(const struct plan *plan, const struct slirp_p
     if (null >= 0) {
         dup2(null, 0);
         dup2(null, 1);
-        dup2(null, 2);
     }
     snprintf(pid, sizeof pid, "%d", (int)cell);
     char *const argv[] = {(char *)plan->slirp,
