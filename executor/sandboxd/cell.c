@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "ids.h"
 #include "tool.h"
 
 enum {
@@ -50,6 +51,7 @@ struct cell {
     struct cell_works *works;
     enum cell_state state;
     char name[CELL_NAME_BYTES];
+    int number;
     const struct cell_events *events; /* NULL once the owner let go */
     void *arg;
     pid_t pid; /* 0 once reaped */
@@ -88,6 +90,7 @@ static void on_remove(void *arg)
     struct cell *c = arg;
     if (c->pid == 0 && cgroups_remove(c->works->cgroups, c->name)) {
         remove_disk(c);
+        c->works->taken[c->number] = false;
         cell_destroy(c);
         return;
     }
@@ -97,7 +100,7 @@ static void on_remove(void *arg)
     }
     log_error("a dead cell's cgroups cannot be removed", LF_STR("cell", c->name),
               LF_BOOL("reaped", c->pid == 0));
-    cell_destroy(c);
+    cell_destroy(c); /* its number stays taken */
 }
 
 static void on_timer(void *arg);
@@ -378,15 +381,27 @@ static int send_plan(struct cell *c, struct err *err)
     struct wire_writer w;
     cgroups_plan(c->works->cgroups, c->name, &paths, &plan);
     plan.disk_name = c->name;
+    plan.run_base = plan.uid_base;
+    if (c->works->own_ids)
+        plan.run_base += IDS_COUNT * (uint32_t)(c->number + 1); /* the first range is that of the disks */
     wire_begin(&w, room, sizeof room, WIRE_BUILD, 0);
     plan_put(&w, &plan);
     return send_message(c, &w, NULL, 0, err);
 }
 
+static int free_number(const struct cell_works *works)
+{
+    int n = 0;
+    while (n < CELL_MAX && works->taken[n])
+        n++;
+    return n;
+}
+
 struct cell *cell_new(struct cell_works *works, const struct cell_events *events, void *arg, struct err *err)
 {
     static uint64_t serial;
-    struct cell *c = calloc(1, sizeof *c);
+    int number = free_number(works);
+    struct cell *c = number < CELL_MAX ? calloc(1, sizeof *c) : NULL;
     if (c != NULL)
         c->timer = loop_timer_new(works->loop, on_timer, c);
     if (c == NULL || c->timer == NULL) {
@@ -403,6 +418,7 @@ struct cell *cell_new(struct cell_works *works, const struct cell_events *events
         return NULL;
     }
     works->alive++;
+    works->taken[c->number = number] = true;
     c->io = loop_io_new(works->loop, c->sock, LOOP_READ, on_io, c);
     loop_timer_start(c->timer, BUILD_MS);
     if (c->io == NULL || reaper_watch(works->reaper, c->pid, on_child_end, c) != 0 ||

@@ -14,7 +14,7 @@
 #include "reaper.h"
 #include "wire.h"
 
-enum { CELL_NAME_BYTES = 24, CELL_MAX_LAYERS = 16 };
+enum { CELL_NAME_BYTES = 24, CELL_MAX_LAYERS = 16, CELL_MAX = 8192 };
 
 /* What all cells share; everything is borrowed. */
 struct cell_works {
@@ -25,7 +25,9 @@ struct cell_works {
     const char *program; /* path of sandpiper-sandbox-cell */
     int seccomp_fd;
     const struct plan *plan; /* without groups and disk name, which are each cell's own */
+    bool own_ids;            /* whether each cell runs under user ids of its own (ids.h) */
     int64_t alive;           /* cells that are not yet gone, whatever their state */
+    bool taken[CELL_MAX];    /* the numbers of those: what is apart between cells is apart by number */
 };
 
 struct cell;

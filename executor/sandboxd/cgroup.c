@@ -36,7 +36,12 @@ static const struct controller_row controllers[CTL_COUNT] = {
     [CTL_FREEZER] = {"freezer", "", NULL},
 };
 
-enum { PARENT_SHARES_V1 = 512, PARENT_WEIGHT_V2 = 50, OWN_PROCESSES = 2 /* bubblewrap and the supervisor */ };
+enum {
+    PARENT_SHARES_V1 = 512,
+    PARENT_WEIGHT_V2 = 50,
+    OWN_PROCESSES = 3, /* bubblewrap, the supervisor, slirp4netns */
+    SOCKETS_SHARE = 8  /* of the memory, for buffers of sockets */
+};
 
 struct hierarchy {
     int version; /* 0: absent */
@@ -46,7 +51,7 @@ struct hierarchy {
 struct cgroups {
     struct hierarchy at[CTL_COUNT];
     char state_path[CGROUP_PATH_BYTES];
-    char memory[24], pids[24], quota[24], max_v2[48];
+    char memory[24], sockets[24], pids[24], quota[24], max_v2[48];
 };
 
 /* ---- small files ---- */
@@ -318,6 +323,7 @@ struct cgroups *cgroups_open(const char *data_dir, const struct cgroup_limits *l
     snprintf(name, sizeof name, "sandpiper-%08x", random);
     snprintf(c->state_path, sizeof c->state_path, "%s/cgroups", data_dir);
     snprintf(c->memory, sizeof c->memory, "%lld", (long long)limits->memory_bytes);
+    snprintf(c->sockets, sizeof c->sockets, "%lld", (long long)limits->memory_bytes / SOCKETS_SHARE);
     snprintf(c->pids, sizeof c->pids, "%lld", (long long)limits->pids + OWN_PROCESSES);
     snprintf(c->quota, sizeof c->quota, "%lld", (long long)limits->cpus * 100000);
     snprintf(c->max_v2, sizeof c->max_v2, "%lld 100000", (long long)limits->cpus * 100000);
@@ -357,6 +363,8 @@ static void add_settings(const struct cgroups *c, enum controller ctl, struct pl
     if (ctl == CTL_MEMORY) {
         add_setting(g, v1 ? "memory.limit_in_bytes" : "memory.max", c->memory, false);
         add_setting(g, v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max", v1 ? c->memory : "0", true);
+        if (v1) /* v2 counts buffers of sockets with the rest */
+            add_setting(g, "memory.kmem.tcp.limit_in_bytes", c->sockets, true);
     } else if (ctl == CTL_PIDS) {
         add_setting(g, "pids.max", c->pids, false);
     } else if (ctl == CTL_CPU) {
@@ -434,8 +442,10 @@ bool cgroups_remove(const struct cgroups *c, const char *name)
     for (int i = 0; i < CTL_COUNT; i++) {
         if (!cell_dir(c, (enum controller)i, name, dir))
             continue;
-        if (rmdir(dir) < 0 && errno != ENOENT)
+        if (rmdir(dir) < 0 && errno != ENOENT) {
+            kill_group(dir); /* slirp4netns, should it not end by itself: it is in no pid namespace */
             gone = false;
+        }
     }
     return gone;
 }

@@ -45,7 +45,8 @@ void cgroups_usage(const struct cgroups *c, const char *name, struct cgroup_usag
 /* Stops and continues every process of a cell at once. False where that cannot be done. */
 bool cgroups_freeze(const struct cgroups *c, const char *name, bool freeze);
 
-/* Removes a dead cell's directories. False while processes are still leaving: try again soon. */
+/* Removes a dead cell's directories. False while processes are still in them: those are killed; try again
+ * soon. */
 bool cgroups_remove(const struct cgroups *c, const char *name);
 
 #endif

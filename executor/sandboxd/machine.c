@@ -10,7 +10,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
+
+#include "base/log.h"
+#include "ids.h"
 
 static void lacks(struct buf *missing, const char *what)
 {
@@ -98,6 +102,40 @@ void machine_check_limits(const struct options *o, struct buf *missing, bool *di
         lacks(missing, "network (no slirp4netns: package slirp4netns)");
     else if (access("/dev/net/tun", R_OK | W_OK) != 0)
         lacks(missing, "network (no /dev/net/tun)");
+}
+
+/* overlayfs over idmapped mounts came with 5.19; the data directory's file system must allow them too, which
+ * only trying tells. */
+bool machine_own_ids(const struct options *o)
+{
+    struct utsname name;
+    int major = 0, minor = 0;
+    if (uname(&name) < 0 || sscanf(name.release, "%d.%d", &major, &minor) != 2 || major < 5 ||
+        (major == 5 && minor < 19))
+        return false;
+    int ids = ids_namespace((uint32_t)o->uid_base, (uint32_t)o->uid_base + IDS_COUNT);
+    int tree = ids >= 0 ? ids_tree(o->data_dir, ids) : -1;
+    if (ids >= 0)
+        close(ids);
+    if (tree >= 0)
+        close(tree);
+    return tree >= 0;
+}
+
+void machine_check_files(const struct options *o)
+{
+    char text[32] = "";
+    int64_t max;
+    int fd = open("/proc/sys/fs/file-max", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    if (fd >= 0)
+        close(fd);
+    if (n <= 0 || !str_to_i64(str_make(text, strcspn(text, "\n")), &max) || o->pids * o->files <= max / 4)
+        return;
+    log_warn("one sandbox may open more than a quarter of the machine's files: raise the sysctl fs.file-max, "
+             "or lower "
+             "SANDPIPER_SANDBOXD_FILES or SANDPIPER_SANDBOXD_PIDS",
+             LF_INT("sandbox", o->pids * o->files), LF_INT("machine", max));
 }
 
 struct advice {
@@ -215,6 +253,8 @@ int machine_plan(const struct options *o, bool disk_limited, struct machine_plan
     snprintf(m->deny, sizeof m->deny, "%s", o->egress_deny);
     bool egress = o->egress && access(o->slirp, X_OK) == 0 && access("/dev/net/tun", R_OK | W_OK) == 0;
     p->uid_base = (uint32_t)o->uid_base;
+    p->files = (uint32_t)o->files;
+    p->shm_bytes = (uint64_t)o->memory_bytes / 2;
     p->bwrap = o->bwrap;
     p->slirp = egress ? o->slirp : "";
     p->disk_dir = m->paths[0];

@@ -13,6 +13,12 @@ int machine_check(const struct options *o, struct err *err);
  * says whether the disk's can be. */
 void machine_check_limits(const struct options *o, struct buf *missing, bool *disk_out);
 
+/* Whether sandboxes can have user ids of their own here (ids.h). */
+bool machine_own_ids(const struct options *o);
+
+/* Warns when the machine's table of open files is small beside what one sandbox may open. */
+void machine_check_files(const struct options *o);
+
 /* What to do about a sandbox that could not be made, by what was said of it. Never NULL. */
 const char *machine_advice(const char *why);
 

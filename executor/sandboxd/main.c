@@ -148,6 +148,11 @@ static int open_limits(struct app *app, struct err *err)
     buf_deinit(&missing);
     if (bad != 0)
         return -1;
+    machine_check_files(o);
+    app->works.own_ids = machine_own_ids(o);
+    if (!app->works.own_ids)
+        log_warn("sandboxes share user ids: one may use up what the kernel counts by user, such as inotify "
+                 "instances; own ones need Linux 5.19 and a data directory on ext4, xfs or btrfs");
     if (disk && base_image_make_blank(o->data_dir, o->disk_bytes, err) != 0)
         return -1;
     return machine_plan(o, disk, &app->plan, err);

@@ -8,7 +8,7 @@ struct options {
     char *listen, *data_dir, *mounts, *node_dir, *egress_deny, *bwrap, *slirp, *log_level;
     struct secret *api_key;
     int64_t max_sandboxes, max_queued, spare_cells, build_at_once;
-    int64_t memory_bytes, disk_bytes, pids, cpus, uid_base;
+    int64_t memory_bytes, disk_bytes, pids, files, cpus, uid_base;
     int64_t max_ttl_ms;
     bool egress, allow_unenforced;
 };

@@ -30,6 +30,9 @@ void plan_put(struct wire_writer *w, const struct plan *p)
         wire_put_u32(w, p->deny[i].prefix);
     }
     wire_put_u32(w, p->uid_base);
+    wire_put_u32(w, p->run_base);
+    wire_put_u32(w, p->files);
+    wire_put_u64(w, p->shm_bytes);
     wire_put_cstr(w, p->slirp);
     wire_put_cstr(w, p->bwrap);
     wire_put_cstr(w, p->layers_dir);
@@ -74,6 +77,9 @@ bool plan_get(struct wire_reader *r, struct plan *p_out)
         p_out->deny[i].prefix = wire_get_u32(r);
     }
     p_out->uid_base = wire_get_u32(r);
+    p_out->run_base = wire_get_u32(r);
+    p_out->files = wire_get_u32(r);
+    p_out->shm_bytes = wire_get_u64(r);
     p_out->slirp = wire_get_cstr(r);
     p_out->bwrap = wire_get_cstr(r);
     p_out->layers_dir = wire_get_cstr(r);

@@ -39,9 +39,12 @@ struct plan {
     struct plan_mount mounts[PLAN_MAX_MOUNTS];
     uint32_t deny_count;
     struct plan_deny deny[PLAN_MAX_DENY];
-    uint32_t uid_base;      /* the host uid that is 0 inside; 65536 follow */
-    const char *slirp;      /* path of slirp4netns; "" for no network at all */
-    const char *bwrap;      /* path of bubblewrap */
+    uint32_t uid_base;  /* the uid that is 0 inside as it stands on disk, in layers; 65536 follow */
+    uint32_t run_base;  /* the host uid that is 0 inside; 65536 follow. Either uid_base or this cell's own */
+    uint32_t files;     /* RLIMIT_NOFILE of a program */
+    uint64_t shm_bytes; /* size of /dev/shm */
+    const char *slirp;  /* path of slirp4netns; "" for no network at all */
+    const char *bwrap;  /* path of bubblewrap */
     const char *layers_dir; /* layers are named relative to it */
     const char *disk_dir;   /* where the disk image is made; it has no name there */
     const char

@@ -219,8 +219,9 @@ check('snapshots are listed by sandbox and by name', () =>
 
 check('what this host does not serve is refused, not pretended', () =>
   withSandbox({}, async (s) => {
-    for (const promise of [s.pause(), s.fork(), s.updateNetwork({ allowInternetAccess: false })]) {
-      const error = await failure(promise)
+    const calls = [() => s.pause(), () => s.fork(), () => s.updateNetwork({ allowInternetAccess: false })]
+    for (const call of calls) {
+      const error = await failure(call())
       assert.ok(error instanceof e2b.SandboxError, String(error))
       assert.match(error.message, /501|not available/)
     }

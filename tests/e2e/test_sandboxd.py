@@ -721,10 +721,11 @@ def test_does_not_start_when_no_sandbox_can_be_made(what, programs):
 def test_a_slirp_that_hangs_is_given_up(programs):
     d = Daemon(build_at_once=5)
     try:
-        d.config["slirp"] = stand_in(programs, "slirp", "exec sleep 1000\n")
+        d.config["slirp"] = stand_in(programs, "slirp", "exec sleep 98764\n")
         d.start(wait=False)
         assert d.process.wait(60) == 3, d.text()
         assert "slirp4netns is not ready" in d.text()
+        assert not subprocess.run(["pgrep", "-f", "^sleep 98764"], capture_output=True).stdout
         until(lambda: not leftovers(d), 10, "nothing is left")
     finally:
         d.remove()

@@ -115,6 +115,9 @@ static void plans(void **state)
                      .mount_count = 1,
                      .deny_count = 1,
                      .uid_base = 7,
+                     .run_base = 8,
+                     .files = 9,
+                     .shm_bytes = 1ULL << 40,
                      .slirp = "s",
                      .bwrap = "b",
                      .layers_dir = "l",
@@ -138,6 +141,10 @@ static void plans(void **state)
     assert_true(got.groups[0].settings[0].optional);
     assert_int_equal(got.deny[0].prefix, 16);
     assert_string_equal(got.disk_name, "n");
+    assert_int_equal(got.uid_base, 7);
+    assert_int_equal(got.run_base, 8);
+    assert_int_equal(got.files, 9);
+    assert_true(got.shm_bytes == 1ULL << 40);
     room[5] = PLAN_MAX_GROUPS + 1; /* a count beyond the array */
     assert_int_equal(wire_open(&r, room, w.len, &type, &ticket), 0);
     assert_false(plan_get(&r, &got));

@@ -10,6 +10,9 @@
 /* Where things are, in the cell's own mount namespace. */
 #define CELL_ROOM "/tmp"            /* a small tmpfs of the cell's, over the host's /tmp */
 #define CELL_DISK CELL_ROOM "/disk" /* the limited file system: upper/ and work/ */
+#define CELL_OWN CELL_ROOM "/own"   /* the same, under the cell's own user ids (ids.h) */
+#define CELL_LAYERS CELL_ROOM "/layers"
+#define CELL_PTS CELL_ROOM "/pts"
 #define CELL_ROOT CELL_ROOM "/root" /* the overlay, what becomes the sandbox's / */
 
 /* Tells sandboxd what failed (with errno's text when it is set) and exits. */

@@ -1,5 +1,6 @@
 /* The cell's files: a mount namespace of its own, in which a size-limited ext4 image carries the overlay's
- * upper layer.
+ * upper layer. Layers and the image are seen under the cell's own user ids; only sandboxd looks at them as
+ * they stand on disk.
  *
  * The image is unlinked as soon as it is open, the loop device clears itself, and all mounts live in this
  * namespace: when the cell's last process is gone, so are they, whoever died and how. Layers and trees are
@@ -18,13 +19,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../ids.h"
 #include "cell.h"
 
-enum { LOOP_TRIES = 200, LOOP_MAJOR_NUMBER = 7, LOOP_CTL_NAME = 64 };
+enum { LOOP_TRIES = 200, LOOP_MAJOR_NUMBER = 7, LOOP_CTL_NAME = 64, MAX_TERMINALS = 64, TTY_GROUP = 5 };
 
 struct sources {
     int disk; /* the image, or the unlimited directory */
     bool image;
+    int layers; /* a detached mount of their directory */
     int trees[PLAN_MAX_MOUNTS];
 };
 
@@ -79,10 +82,13 @@ static int directory_new(const struct plan *plan)
     return fd;
 }
 
-static void sources_open(struct sources *s, const struct plan *plan)
+static void sources_open(struct sources *s, const struct plan *plan, int ids)
 {
     s->image = plan->disk_blank[0] != '\0';
     s->disk = s->image ? image_new(plan) : directory_new(plan);
+    s->layers = ids_tree(plan->layers_dir, ids);
+    if (s->layers < 0)
+        cell_broken("layers under user ids of their own");
     for (uint32_t i = 0; i < plan->mount_count; i++) {
         s->trees[i] = open(plan->mounts[i].source, O_PATH | O_CLOEXEC);
         if (s->trees[i] < 0)
@@ -160,26 +166,59 @@ static void trees_mount(const struct sources *s, const struct plan *plan)
     }
 }
 
-void cell_disk_open(struct cell_disk *disk, const struct plan *plan)
+static void attach(int tree, const char *to)
 {
-    struct sources s;
-    if (unshare(CLONE_NEWNS) < 0)
-        cell_broken("mount namespace");
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        cell_broken("private mounts");
-    disk->layers = open(plan->layers_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (disk->layers < 0)
-        cell_broken(plan->layers_dir);
-    sources_open(&s, plan); /* only mounts of this namespace can be bound or stacked */
-    if (mount("room", CELL_ROOM, "tmpfs", MS_NODEV | MS_NOSUID, "size=64k,mode=0755") < 0)
-        cell_broken("room");
-    disk_mount(&s);
-    trees_mount(&s, plan);
+    if (mkdir(to, 0755) < 0 || move_mount(tree, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        cell_broken(to);
+    close(tree);
+}
+
+/* Terminals of this sandbox, not more than MAX_TERMINALS: the machine has a few thousand in all. */
+static void terminals_mount(const struct plan *plan)
+{
+    char options[128];
+    snprintf(options, sizeof options, "newinstance,ptmxmode=0666,mode=0620,max=%d,gid=%u", MAX_TERMINALS,
+             plan->run_base + TTY_GROUP);
+    if (mkdir(CELL_PTS, 0755) < 0 || mount("devpts", CELL_PTS, "devpts", MS_NOSUID | MS_NOEXEC, options) < 0)
+        cell_broken("devpts");
+}
+
+static void overlay_directories(const struct plan *plan, int ids)
+{
     if (mkdir(CELL_DISK "/upper", 0755) < 0 || mkdir(CELL_DISK "/work", 0700) < 0 ||
         mkdir(CELL_ROOT, 0755) < 0)
         cell_broken("overlay directories");
     if (chown(CELL_DISK "/upper", plan->uid_base, plan->uid_base) < 0)
         cell_broken("overlay owner");
+    int own = ids_tree(CELL_DISK, ids);
+    if (own < 0)
+        cell_broken("the disk under user ids of its own");
+    attach(own, CELL_OWN);
+}
+
+void cell_disk_open(struct cell_disk *disk, const struct plan *plan)
+{
+    struct sources s;
+    int ids = plan->run_base == plan->uid_base ? -1 : ids_namespace(plan->uid_base, plan->run_base);
+    if (ids < 0 && plan->run_base != plan->uid_base)
+        cell_broken("user ids of its own");
+    if (unshare(CLONE_NEWNS) < 0)
+        cell_broken("mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        cell_broken("private mounts");
+    sources_open(&s, plan, ids); /* only mounts of this namespace can be bound or stacked */
+    if (mount("room", CELL_ROOM, "tmpfs", MS_NODEV | MS_NOSUID, "size=64k,mode=0755") < 0)
+        cell_broken("room");
+    attach(s.layers, CELL_LAYERS);
+    disk->layers = open(CELL_LAYERS, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (disk->layers < 0)
+        cell_broken(CELL_LAYERS);
+    disk_mount(&s);
+    trees_mount(&s, plan);
+    terminals_mount(plan);
+    overlay_directories(plan, ids);
+    if (ids >= 0)
+        close(ids);
 }
 
 /* Opens the layers and names them for the mount: "/proc/self/fd/7:/proc/self/fd/8". */
@@ -208,8 +247,8 @@ void cell_disk_stack(struct cell_disk *disk, struct wire_reader *r)
     char layers[1024], options[2048];
     stack_layers(disk, r, layers, sizeof layers);
     snprintf(options, sizeof options,
-             "volatile,index=off,redirect_dir=off,metacopy=off,upperdir=" CELL_DISK
-             "/upper,workdir=" CELL_DISK "/work,lowerdir=%s",
+             "volatile,index=off,redirect_dir=off,metacopy=off,upperdir=" CELL_OWN "/upper,workdir=" CELL_OWN
+             "/work,lowerdir=%s",
              layers);
     /* "volatile" skips syncs that a throw-away disk does not need; kernels before 5.10 do not know it. */
     if (mount("root", CELL_ROOT, "overlay", MS_NODEV | MS_NOSUID, options) < 0 &&

@@ -1,7 +1,8 @@
 /* The last step: this process becomes root of a user namespace of its own, then bubblewrap.
  *
- * Inside, uid 0 is the host's uid_base and so on: root inside is nobody outside. The map must be written from
- * the outside, by a helper that stays behind for it. bubblewrap then finds itself root and makes the other
+ * Inside, uid 0 is the host's run_base and so on: root inside is nobody outside. The map must be written from
+ * the outside, by a helper that stays behind for it. The namespace is made under that id, because the kernel
+ * counts what happens inside against its maker too. bubblewrap then finds itself root and makes the other
  * namespaces (pid, ipc, uts, mount) within it; the supervisor becomes pid 1. It keeps the few capabilities,
  * over this namespace only, that a supervisor needs: to start processes as another user and to write files
  * for them. */
@@ -15,9 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../ids.h"
 #include "cell.h"
 
-enum { MAX_ARGS = 160, ID_COUNT = 65536 };
+enum { MAX_ARGS = 160 };
 
 static const char *const supervisor_caps[] = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP",     "CAP_KILL",
                                               "CAP_CHOWN",  "CAP_FOWNER", "CAP_DAC_OVERRIDE"};
@@ -26,7 +28,7 @@ static void write_map(pid_t pid, const char *which, uint32_t base)
 {
     char path[64], line[64];
     snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, which);
-    int n = snprintf(line, sizeof line, "0 %u %d\n", base, ID_COUNT);
+    int n = snprintf(line, sizeof line, "0 %u %d\n", base, IDS_COUNT);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, line, (size_t)n) != n)
         _exit(errno != 0 ? errno : 1);
@@ -57,7 +59,7 @@ static void become_inner_root(uint32_t base)
         map_from_outside(go[0], cell, base);
     }
     close(go[0]);
-    if (unshare(CLONE_NEWUSER) < 0)
+    if (setresgid(-1, base, -1) < 0 || setresuid(-1, base, -1) < 0 || unshare(CLONE_NEWUSER) < 0)
         cell_broken("user namespace");
     if (write(go[1], "g", 1) != 1)
         cell_broken("user namespace");
@@ -91,6 +93,19 @@ static void add3(struct args *a, const char *option, const char *x, const char *
         add(a, y);
 }
 
+/* /dev is of memory: nobody writes there but to /dev/shm, which has a size. */
+static void add_devices(struct args *a, const struct plan *plan)
+{
+    static char size[24];
+    snprintf(size, sizeof size, "%llu", (unsigned long long)plan->shm_bytes);
+    add3(a, "--dev", "/dev", NULL);
+    add3(a, "--dev-bind", CELL_PTS, "/dev/pts");
+    add3(a, "--perms", "1777", NULL);
+    add3(a, "--size", size, NULL);
+    add3(a, "--tmpfs", "/dev/shm", NULL);
+    add3(a, "--remount-ro", "/dev", NULL);
+}
+
 static void add_mounts(struct args *a, const struct plan *plan)
 {
     static char names[PLAN_MAX_MOUNTS][sizeof CELL_ROOM + 16];
@@ -100,12 +115,12 @@ static void add_mounts(struct args *a, const struct plan *plan)
         add3(a, "--ro-bind", names[i], plan->mounts[i].target);
     }
     add3(a, "--proc", "/proc", NULL);
-    add3(a, "--dev", "/dev", NULL);
+    add_devices(a, plan);
 }
 
 _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int seccomp_fd)
 {
-    char fd_text[16], program_path[32];
+    char fd_text[16], program_path[32], files[16];
     struct args a = {.n = 0};
     /* An open file of our own: bubblewrap reads it from where the descriptor stands. */
     snprintf(program_path, sizeof program_path, "/proc/self/fd/%d", seccomp_fd);
@@ -113,7 +128,8 @@ _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int sec
     if (program < 0)
         cell_broken("seccomp program");
     snprintf(fd_text, sizeof fd_text, "%d", program);
-    become_inner_root(plan->uid_base);
+    become_inner_root(plan->run_base);
+    snprintf(files, sizeof files, "%u", plan->files);
 
     add(&a, "bwrap");
     add(&a, "--die-with-parent");
@@ -131,6 +147,7 @@ _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int sec
     add_mounts(&a, plan);
     add3(&a, "--chdir", "/", NULL);
     add(&a, "/.sandpiper/init");
+    add(&a, files);
     a.v[a.n] = NULL;
     execv(plan->bwrap, (char *const *)a.v);
     cell_broken("bubblewrap");

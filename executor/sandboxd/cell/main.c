@@ -94,10 +94,10 @@ int main(void)
     receive(plan_message, WIRE_BUILD, &r, fds, &fd_count);
     if (!plan_get(&r, &plan))
         cell_broken("malformed plan");
-    cell_net_open(&net, &plan);
     cell_disk_open(&disk, &plan);
     cell_join_groups(&plan);
     spare_supervisor();
+    cell_net_open(&net, &plan);
     tell_built();
 
     receive(enter_message, WIRE_ENTER, &r, fds, &fd_count);

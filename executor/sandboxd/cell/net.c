@@ -1,9 +1,11 @@
 /* The cell's network: its own namespace, and slirp4netns, which gives egress without ingress from user space.
  *
- * slirp4netns must stay in the host's network namespace and outside the cell's cgroups, so it is forked first
- * and held at a pipe until the new namespace exists. It ends with the sandbox: its --exit-fd is a pipe whose
- * other end this process holds and hands down to the supervisor (slirp4netns changes credentials, which takes
- * PR_SET_PDEATHSIG off). bubblewrap, which this process becomes, ignores children that it did not make. */
+ * slirp4netns must stay in the host's network namespace, so it is forked first and held at a pipe until the
+ * new namespace exists. It is in the cell's cgroups and has few descriptors: what it uses for a sandbox
+ * (memory, time, sockets of the host) counts as the sandbox's own. It ends with the sandbox: its --exit-fd is
+ * a pipe whose other end this process holds and hands down to the supervisor (slirp4netns changes
+ * credentials, which takes PR_SET_PDEATHSIG off). bubblewrap, which this process becomes, ignores children
+ * that it did not make. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,13 +17,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cell.h"
 
-enum { SLIRP_READY_MS = 10000, READY_FD = 4, EXIT_FD = 5 };
+enum { SLIRP_READY_MS = 10000, READY_FD = 4, EXIT_FD = 5, SLIRP_FILES = 1024 };
 
 struct slirp_pipes {
     int go[2], ready[2], life[2];
@@ -99,6 +102,7 @@ _Noreturn static void become_slirp(const struct plan *plan, const struct slirp_p
         dup2(null, 0);
         dup2(null, 1);
     }
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){SLIRP_FILES, SLIRP_FILES});
     snprintf(pid, sizeof pid, "%d", (int)cell);
     char *const argv[] = {(char *)plan->slirp,
                           "--configure",

@@ -124,14 +124,18 @@ static void make_parents(const struct job *j)
     }
 }
 
+/* A failure is told when the file is closed: whoever then removes it has its room back at once. */
 static void copy_in(const struct job *j, int fd)
 {
     for (;;) {
         ssize_t n = splice(j->pipe, NULL, fd, NULL, PIECE_BYTES, SPLICE_F_MOVE);
+        int error = errno;
         if (n == 0)
             return;
-        if (n < 0)
-            failed(j, errno);
+        if (n > 0)
+            continue;
+        close(fd);
+        failed(j, error);
     }
 }
 

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -127,7 +128,8 @@ static int signals_open(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-int main(void)
+/* The argument is the limit of descriptors of each program. */
+int main(int argc, char **argv)
 {
     prctl(PR_SET_DUMPABLE, 0);
     close_range(WIRE_SOCKET, ~0U, CLOSE_RANGE_CLOEXEC); /* the socket, and slirp4netns's life line */
@@ -135,6 +137,8 @@ int main(void)
     if (signals < 0)
         return 1;
     umask(022);
+    if (argc > 1)
+        process_limit_files(strtoul(argv[1], NULL, 10));
     answer(0, WIRE_HELLO);
     for (;;) {
         struct pollfd waits[] = {{.fd = WIRE_SOCKET, .events = POLLIN}, {.fd = signals, .events = POLLIN}};

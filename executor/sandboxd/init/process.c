@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -39,6 +40,8 @@ struct request {
     size_t env_count;
     char defaults[DEFAULT_ENV][PATH_MAX + 16];
 };
+
+static struct rlimit files_limit = {1024, 1024};
 
 static struct request request; /* one at a time: parsed, forked, done */
 
@@ -133,6 +136,19 @@ static bool request_read(uint32_t ticket, struct wire_reader *r, struct request 
     return true;
 }
 
+void process_limit_files(unsigned long files)
+{
+    files_limit = (struct rlimit){files, files};
+}
+
+/* What no cgroup counts: descriptors of the machine's table; and a crash leaves no dump with the host. */
+static void set_limits(void)
+{
+    const struct rlimit none = {0, 0};
+    if (setrlimit(RLIMIT_NOFILE, &files_limit) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+        _exit(126);
+}
+
 /* Everything goes: user, groups, and each capability set. no_new_privs is on since bubblewrap. */
 static void become_user(const struct user *u)
 {
@@ -152,6 +168,7 @@ _Noreturn static void child_run(const struct request *q, const int stdio[3], boo
 {
     char text[PATH_MAX + 64];
     child_reset();
+    set_limits();
     setsid();
     for (int i = 0; i < 3; i++)
         if (dup2(stdio[i], i) < 0)
