@@ -1,17 +1,23 @@
 /* The dispatcher's configuration table. */
 #include "settings.h"
 
-#define ROW(key, kind, field, ...)                               \
-    {                                                            \
-        key, kind, offsetof(struct settings, field), __VA_ARGS__ \
+#include "base/log.h"
+#include "postgres/pg.h"
+#include "redis/redis.h"
+
+#define ROW(k, kind_, field, fallback_, required_, min_, max_, help_, ...)                                \
+    {                                                                                                     \
+        .key = (k), .kind = (kind_), .offset = offsetof(struct settings, field), .fallback = (fallback_), \
+        .required = (required_), .min = (min_), .max = (max_), .help = (help_), __VA_ARGS__               \
     }
 
 static const struct config_row rows[] = {
     ROW("SANDPIPER_DATABASE_URL", CONFIG_STRING, database_url, NULL, true, 0, 0,
-        "PostgreSQL, as libpq reads it: postgresql://user@host/db"),
+        "PostgreSQL, as libpq reads it: postgresql://user@host/db", .check = pg_url_check),
     ROW("SANDPIPER_REDIS_URL", CONFIG_STRING, redis_url, NULL, true, 0, 0,
-        "Redis: redis://[user:password@]host[:port][/db] or unix:///path"),
-    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error"),
+        "Redis: redis://[user:password@]host[:port][/db] or unix:///path", .check = redis_url_check),
+    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error",
+        .check = log_level_check),
     ROW("SANDPIPER_TENANT_WINDOW", CONFIG_INT, tenant_window, "512", false, 1, 100000,
         "unclaimed jobs that a tenant may have on the streams; the same for all daemons"),
     ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0,

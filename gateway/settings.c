@@ -1,19 +1,25 @@
 /* The gateway's configuration table. */
 #include "settings.h"
 
-#define ROW(key, kind, field, ...)                               \
-    {                                                            \
-        key, kind, offsetof(struct settings, field), __VA_ARGS__ \
+#include "base/log.h"
+#include "postgres/pg.h"
+#include "redis/redis.h"
+
+#define ROW(k, kind_, field, fallback_, required_, min_, max_, help_, ...)                                \
+    {                                                                                                     \
+        .key = (k), .kind = (kind_), .offset = offsetof(struct settings, field), .fallback = (fallback_), \
+        .required = (required_), .min = (min_), .max = (max_), .help = (help_), __VA_ARGS__               \
     }
 
 static const struct config_row rows[] = {
     ROW("SANDPIPER_GATEWAY_LISTEN", CONFIG_LISTEN, listen, "127.0.0.1:8080", false, 0, 0,
         "address and port of the HTTP API"),
     ROW("SANDPIPER_DATABASE_URL", CONFIG_STRING, database_url, NULL, true, 0, 0,
-        "PostgreSQL, as libpq reads it: postgresql://user@host/db"),
+        "PostgreSQL, as libpq reads it: postgresql://user@host/db", .check = pg_url_check),
     ROW("SANDPIPER_REDIS_URL", CONFIG_STRING, redis_url, NULL, true, 0, 0,
-        "Redis: redis://[user:password@]host[:port][/db] or unix:///path"),
-    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error"),
+        "Redis: redis://[user:password@]host[:port][/db] or unix:///path", .check = redis_url_check),
+    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error",
+        .check = log_level_check),
     ROW("SANDPIPER_SPOOL_DIR", CONFIG_STRING, spool_dir, "/tmp", false, 0, 0,
         "directory for unlinked temporary files (uploads)"),
     ROW("SANDPIPER_GATEWAY_MAX_CONNECTIONS", CONFIG_INT, max_connections, "12000", false, 1, 1000000,

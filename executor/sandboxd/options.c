@@ -2,10 +2,12 @@
  * itself. */
 #include "options.h"
 
-#define ROW(k, kind_, field, fallback_, min_, max_, help_)                                               \
+#include "base/log.h"
+
+#define ROW(k, kind_, field, fallback_, min_, max_, help_, ...)                                          \
     {                                                                                                    \
         .key = (k), .kind = (kind_), .offset = offsetof(struct options, field), .fallback = (fallback_), \
-        .min = (min_), .max = (max_), .help = (help_)                                                    \
+        .min = (min_), .max = (max_), .help = (help_), __VA_ARGS__                                       \
     }
 
 static const struct config_row rows[] = {
@@ -45,7 +47,8 @@ static const struct config_row rows[] = {
         "first of the host user ids that sandboxes run as: 65536 for each"),
     ROW("SANDPIPER_SANDBOXD_BWRAP", CONFIG_STRING, bwrap, "/usr/bin/bwrap", 0, 0, "bubblewrap"),
     ROW("SANDPIPER_SANDBOXD_SLIRP", CONFIG_STRING, slirp, "/usr/bin/slirp4netns", 0, 0, "slirp4netns"),
-    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", 0, 0, "debug, info, warn or error"),
+    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", 0, 0, "debug, info, warn or error",
+        .check = log_level_check),
 };
 
 static const struct config_flag flags[] = {

@@ -30,6 +30,14 @@ bool log_level_parse(struct str s, enum log_level *out)
     return false;
 }
 
+int log_level_check(const char *name, struct err *err)
+{
+    enum log_level level;
+    return log_level_parse(str_of(name), &level)
+               ? 0
+               : err_set(err, ERR_CONFIG, "\"%.40s\" must be debug, info, warn or error", name);
+}
+
 bool log_enabled(enum log_level level)
 {
     return level >= least_level;

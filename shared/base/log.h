@@ -34,6 +34,7 @@ struct log_field {
  * INFO. */
 void log_setup(const char *daemon, enum log_level least);
 bool log_level_parse(struct str s, enum log_level *out);
+int log_level_check(const char *name, struct err *err);
 
 void log_write(enum log_level level, const char *msg, const struct log_field *fields, size_t n);
 bool log_enabled(enum log_level level);

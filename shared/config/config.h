@@ -35,6 +35,9 @@ struct config_row {
     bool required;
     int64_t min, max; /* for numbers; 0,0: no bounds */
     const char *help; /* one line */
+    /* What the kind alone cannot say (an address that its library reads): 0, or -1 and *err, which must not
+     * quote a value that may hold a password. May be NULL. */
+    int (*check)(const char *text, struct err *err);
 };
 
 /* A daemon's own command-line flag: sets the bool at offset. */

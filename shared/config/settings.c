@@ -73,6 +73,18 @@ static int find_row(const struct config_table *table, struct str key, bool *is_p
     return -1;
 }
 
+/* Of any daemon, or of the command line. */
+static bool is_known_name(struct str key)
+{
+    for (const char *const *n = config_known_names; *n != NULL; n++) {
+        size_t len = strlen(*n);
+        if (str_starts(key, str_of(*n)) &&
+            (key.n == len || str_eq(str_make(key.p + len, key.n - len), STR("_FILE"))))
+            return true;
+    }
+    return false;
+}
+
 static void consider(struct str key, const char *candidate, unsigned *least, const char **best)
 {
     unsigned d = str_distance(key, str_of(candidate));
@@ -82,13 +94,13 @@ static void consider(struct str key, const char *candidate, unsigned *least, con
     }
 }
 
-static void unknown_key(struct settings *s, const char *where, struct str key, bool all_daemons)
+static void unknown_key(struct settings *s, const char *where, struct str key)
 {
     unsigned least = 5;
     const char *best = NULL;
     for (size_t i = 0; i < s->table->count; i++)
         consider(key, s->table->rows[i].key, &least, &best);
-    for (const char *const *n = config_known_names; all_daemons && *n != NULL; n++)
+    for (const char *const *n = config_known_names; *n != NULL; n++)
         consider(key, *n, &least, &best);
     if (key.n > 60)
         key.n = 60;
@@ -144,9 +156,9 @@ static void read_pair(struct settings *s, const char *where, struct str key, str
 {
     bool is_path;
     int row = find_row(s->table, key, &is_path);
-    if (row < 0)
-        unknown_key(s, where, key, false);
-    else if (value.n > 0)
+    if (row < 0 && !is_known_name(key)) /* one file may serve all daemons */
+        unknown_key(s, where, key);
+    else if (row >= 0 && value.n > 0)
         put(s, where, row, is_path, LAYER_FILE, value);
 }
 
@@ -223,17 +235,6 @@ void settings_read_file(struct settings *s, const char *path)
 
 /* ---- the environment ---- */
 
-static bool is_known_name(struct str key)
-{
-    for (const char *const *n = config_known_names; *n != NULL; n++) {
-        size_t len = strlen(*n);
-        if (str_starts(key, str_of(*n)) &&
-            (key.n == len || str_eq(str_make(key.p + len, key.n - len), STR("_FILE"))))
-            return true;
-    }
-    return false;
-}
-
 void settings_read_environment(struct settings *s)
 {
     static const char where[] = "environment";
@@ -245,7 +246,7 @@ void settings_read_environment(struct settings *s)
         if (row >= 0 && value.n > 0)
             put(s, where, row, is_path, LAYER_ENVIRONMENT, value);
         else if (row < 0 && str_starts(key, STR("SANDPIPER_")) && !is_known_name(key))
-            unknown_key(s, where, key, true);
+            unknown_key(s, where, key);
     }
 }
 
@@ -290,9 +291,12 @@ static void apply_row(struct settings *s, const struct config_row *row, const st
             settings_fault(s, "%s is required: %s", row->key, row->help);
         return;
     }
+    struct err err = ERR_INIT;
     const char *fault = config_convert(row, text, out, why);
     if (fault != NULL)
         settings_fault(s, "%s %s", row->key, fault);
+    else if (row->check != NULL && row->check(text, &err) != 0)
+        settings_fault(s, "%s: %s", row->key, err.msg);
 }
 
 void settings_apply(struct settings *s, void *out)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "postgres/pg.h"
+
 static const char *const defaults[][2] = {
     {"target_session_attrs", "read-write"}, {"tcp_user_timeout", "10000"}, {"keepalives_idle", "20"},
     {"keepalives_interval", "5"},           {"keepalives_count", "3"},
@@ -104,4 +106,12 @@ void pg_conninfo_free(struct pg_conninfo **info)
 PGconn *pg_conninfo_start(const struct pg_conninfo *info)
 {
     return PQconnectStartParams(info->keys, info->values, 0);
+}
+
+int pg_url_check(const char *url, struct err *err)
+{
+    struct pg_conninfo *info = pg_conninfo_new(url, NULL, err);
+    bool fine = info != NULL;
+    pg_conninfo_free(&info);
+    return fine ? 0 : -1;
 }

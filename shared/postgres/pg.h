@@ -39,6 +39,9 @@ struct pg_options {
     void *arg;
 };
 
+/* Whether pg_open can read the url. 0, or -1 with ERR_CONFIG (never quoting it). */
+int pg_url_check(const char *url, struct err *err);
+
 /* Starts connecting. NULL without memory or with an unusable url. Names in a url are resolved by libpq when
  * connecting: give an address, a socket directory or a name that resolves fast. */
 struct pg *pg_open(struct loop *loop, const struct pg_options *options, struct err *err);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "redis/redis.h"
+
 enum { DEFAULT_PORT = 6379, MOST_DB = 1 << 20 };
 
 static int bad(struct err *err, const char *what)
@@ -161,4 +163,13 @@ void redis_url_deinit(struct redis_url *u)
     free(u->user);
     free(u->password);
     *u = (struct redis_url){0};
+}
+
+int redis_url_check(const char *url, struct err *err)
+{
+    struct redis_url parsed = {0};
+    int rc = redis_url_parse(str_of(url), &parsed, err);
+    if (rc == 0)
+        redis_url_deinit(&parsed);
+    return rc;
 }
