@@ -2,9 +2,10 @@
  * start and end, and the watchers.
  *
  * Back-pressure is the pipe's: while any watcher is paused, nothing is read and the program blocks in write,
- * as on E2B. The end is told when the status is known and both pipes are at their end; a client that sent a
- * signal does not wait for pipes that a grandchild may hold. A watcher may free its owner inside on_end: it
- * is unlinked before. */
+ * as on E2B. The program's end is the end: it is told when the status is known and both pipes are at their
+ * end, or LINGER_MS after the status when children that it left behind hold the pipes (E2B waits for those
+ * without a limit); a client that sent a signal does not wait at all. A watcher may free its owner inside
+ * on_end: it is unlinked before. */
 #include "process.h"
 
 #include <errno.h>
@@ -18,7 +19,12 @@
 #include "crypto/crypto.h"
 #include "launch.h"
 
-enum { READ_BUDGET = 8, MAX_CONFIG = 1 << 20 };
+enum {
+    READ_BUDGET = 8,
+    MAX_CONFIG = 1 << 20,
+    LINGER_MS = 1000,     /* for what children still write behind a program's end */
+    PAUSED_LOOK_MS = 100, /* a watcher is slow: what the program itself wrote is not dropped */
+};
 
 enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_EXITED, PROCESS_ENDED };
 
@@ -54,7 +60,8 @@ struct process {
     bool stdin_closing;
     struct process_watch *watches;
     struct process_watch *starter; /* whose deadline kill_timer is */
-    struct loop_timer *kill_timer, *keep_timer;
+    struct loop_timer *kill_timer;
+    struct loop_timer *keep_timer; /* EXITED: lingering; ENDED: until it is forgotten */
     int64_t oom_before;
     struct process_exit exit;
 };
@@ -188,9 +195,15 @@ void processes_free(struct process **list)
     }
 }
 
+static void linger_over(struct process *p);
+
 static void on_keep_over(void *arg)
 {
-    process_free(arg);
+    struct process *p = arg;
+    if (p->state == PROCESS_EXITED)
+        linger_over(p);
+    else
+        process_free(p);
 }
 
 static void note_usage(struct process *p)
@@ -217,7 +230,7 @@ static void end_if_over(struct process *p)
 {
     if (p->state != PROCESS_EXITED)
         return;
-    if (p->killed || (p->outputs[0].fd < 0 && p->outputs[1].fd < 0))
+    if (p->outputs[0].fd < 0 && p->outputs[1].fd < 0)
         process_end(p);
 }
 
@@ -260,13 +273,28 @@ static void on_output(void *arg, int fd, int events)
     end_if_over(p);
 }
 
-/* What the pipes hold when a signalled leader has ended: at most their capacity, so no watcher's pause
+/* What the pipes hold when nobody waits for their end: at most their capacity, so no watcher's pause
  * matters. */
 static void output_drain(struct output *o)
 {
     for (int i = 0; i < READ_BUDGET && o->fd >= 0; i++)
         if (!output_read(o))
             return;
+}
+
+static void drain_and_end(struct process *p)
+{
+    output_drain(&p->outputs[0]);
+    output_drain(&p->outputs[1]);
+    process_end(p);
+}
+
+static void linger_over(struct process *p)
+{
+    if (any_paused(p))
+        loop_timer_start(p->keep_timer, PAUSED_LOOK_MS);
+    else
+        drain_and_end(p);
 }
 
 /* ---- input ---- */
@@ -411,9 +439,10 @@ static void on_exited(struct process *p, struct wire_reader *r)
     p->state = PROCESS_EXITED;
     note_usage(p);
     if (p->killed) {
-        output_drain(&p->outputs[0]);
-        output_drain(&p->outputs[1]);
+        drain_and_end(p);
+        return;
     }
+    loop_timer_start(p->keep_timer, LINGER_MS);
     end_if_over(p);
 }
 

@@ -149,6 +149,14 @@ static const char *signal_text(int number, char *room, size_t room_bytes)
         [SIGPIPE] = "broken pipe",
         [SIGALRM] = "alarm clock",
         [SIGTERM] = "terminated",
+        [SIGSTKFLT] = "stack fault",
+        [SIGXCPU] = "CPU time limit exceeded",
+        [SIGXFSZ] = "file size limit exceeded",
+        [SIGVTALRM] = "virtual timer expired",
+        [SIGPROF] = "profiling timer expired",
+        [SIGIO] = "I/O possible",
+        [SIGPWR] = "power failure",
+        [SIGSYS] = "bad system call",
     };
     bool known = number > 0 && (size_t)number < sizeof names / sizeof names[0] && names[number] != NULL;
     if (known)
