@@ -40,7 +40,8 @@ struct redis {
     struct loop *loop;
     struct redis_link *link;
     struct redis_options options;
-    bool up; /* on_state(true) was told */
+    bool up;        /* on_state(true) was told */
+    bool said_down; /* on_state(false) was told, and nothing since */
     struct request_list sent, due;
     int pending;
     struct loop_task due_task;
@@ -252,6 +253,7 @@ static void on_up(void *arg)
 {
     struct redis *r = arg;
     r->up = true;
+    r->said_down = false;
     r->last_answer = loop_now(r->loop);
     if (r->options.on_state != NULL)
         r->options.on_state(r->options.arg, true);
@@ -260,10 +262,11 @@ static void on_up(void *arg)
 static void on_down(void *arg)
 {
     struct redis *r = arg;
-    bool was_up = r->up;
+    bool said_down = r->said_down;
     r->up = false;
+    r->said_down = true;
     fail_due(r);
-    if (was_up && !r->closing && r->options.on_state != NULL)
+    if (!said_down && !r->closing && r->options.on_state != NULL)
         r->options.on_state(r->options.arg, false);
 }
 

@@ -26,10 +26,13 @@ struct redis_options {
     const char *name;           /* CLIENT SETNAME */
     int64_t connect_timeout_ms; /* default 2000 */
     int max_pending; /* commands without an answer; refused with ERR_OVERLOADED beyond. Default 10000 */
-    void (*on_state)(void *arg,
-                     bool connected); /* after AUTH/SELECT/SETNAME; and on every loss; may be NULL */
+    void (*on_state)(void *arg, bool connected); /* after AUTH/SELECT/SETNAME; on every loss, and when the
+                                                    first try fails; may be NULL */
     void *arg;
 };
+
+/* Whether redis_open can read the url. 0, or -1 with ERR_CONFIG (never quoting it). */
+int redis_url_check(const char *url, struct err *err);
 
 struct redis *redis_open(struct loop *loop, const struct redis_options *options, struct err *err);
 void redis_close(struct redis **r); /* drops pending callbacks */

@@ -14,7 +14,7 @@ struct schema_wait {
     void (*ready)(void *arg, struct uuid deployment);
     void (*waiting)(void *arg, const char *why);
     void *arg;
-    bool said;
+    enum { SAID_NOTHING, SAID_DATABASE, SAID_SCHEMA } said; /* each reason once in a row */
 };
 
 static void on_schema(void *arg, int found, int wanted, struct uuid deployment, const struct err *err)
@@ -29,9 +29,10 @@ static void on_schema(void *arg, int found, int wanted, struct uuid deployment, 
         snprintf(why, sizeof why, "waiting for PostgreSQL: %s", err->msg);
     else
         snprintf(why, sizeof why, "waiting for schema %d (found %d): run `sandpiper migrate`", wanted, found);
-    if (!w->said)
+    bool same = w->said == (err != NULL ? SAID_DATABASE : SAID_SCHEMA);
+    w->said = err != NULL ? SAID_DATABASE : SAID_SCHEMA;
+    if (!same)
         w->waiting(w->arg, why);
-    w->said = true;
     loop_timer_start(w->timer, AGAIN_MS);
 }
 
