@@ -380,15 +380,45 @@ static void undo_created(struct e2b_request *r, struct str body)
     json_free(&doc);
 }
 
+/* Each reason once: the probe is repeated for as long as it takes. */
+static void tell_waiting(struct e2b *e2b, const struct http_response *answer, const struct err *err)
+{
+    char why[400];
+    int status = err == NULL ? answer->status : 0;
+    if (e2b->on_state == NULL || status == e2b->probe_said)
+        return;
+    e2b->probe_said = status;
+    if (err != NULL)
+        snprintf(why, sizeof why, "the sandbox service at %.150s does not answer: %.150s", e2b->api_url,
+                 err->msg);
+    else if (status == 401 || status == 403)
+        snprintf(why, sizeof why, "the sandbox service at %.150s refuses the API key (%d): check E2B_API_KEY",
+                 e2b->api_url, status);
+    else
+        snprintf(why, sizeof why, "the sandbox service at %.150s answers %d", e2b->api_url, status);
+    e2b->on_state(e2b->on_state_arg, why);
+}
+
+static bool is_settled(const struct http_response *answer, const struct err *err)
+{
+    static const int passing[] = {401, 403, 408, 429};
+    for (size_t i = 0; err == NULL && i < sizeof passing / sizeof *passing; i++)
+        if (answer->status == passing[i])
+            return false;
+    return err == NULL && answer->status < 500;
+}
+
 static void on_probed(struct e2b_request *r, const struct http_response *answer, const struct err *err)
 {
     struct e2b *e2b = r->e2b;
-    bool settled = err == NULL && answer->status < 500 && answer->status != 429 && answer->status != 408;
-    if (!settled) {
+    if (!is_settled(answer, err)) {
+        tell_waiting(e2b, answer, err);
         r->tries++;
         e2b_after(r, r->tries < 10 ? e2b_backoff_ms(r->tries) : PROBE_AGAIN_MS, probe);
         return;
     }
+    if (e2b->on_state != NULL)
+        e2b->on_state(e2b->on_state_arg, NULL);
     if (answer->status / 100 == 2)
         undo_created(r, answer->body);
     e2b->probe = answer->status == 404 || answer->status == 405 ? E2B_V1 : E2B_V2;
@@ -519,6 +549,9 @@ struct provider *provider_e2b_open(struct loop *loop, const struct provider_e2b_
     }
     e2b->base.ops = &e2b_ops;
     e2b->loop = loop;
+    e2b->probe_said = -1;
+    e2b->on_state = options->on_state;
+    e2b->on_state_arg = options->arg;
     int rc = set_up(e2b, options, err);
     if (rc == 0)
         e2b->prober = e2b_request_new(&e2b->base, sizeof *e2b->prober, 0);

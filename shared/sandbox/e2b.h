@@ -33,6 +33,9 @@ struct e2b {
     bool healthy;
     enum e2b_probe probe;
     struct e2b_request *prober;
+    int probe_said; /* the status (0: none came) that on_state was told of; -1 before */
+    void (*on_state)(void *arg, const char *why);
+    void *on_state_arg;
     struct e2b_request *requests; /* all that are open */
 };
 

@@ -156,6 +156,10 @@ struct provider_e2b_options {
     const char *domain;           /* E2B_DOMAIN; NULL: e2b.app */
     const struct secret *api_key; /* E2B_API_KEY; borrowed */
     int max_concurrent;           /* live streams expected; 0: 10000 */
+    /* Told from the loop, may be NULL: the service does not answer yet, or refuses the key (why: one line,
+     * once for each reason); and once when it has answered (why NULL). */
+    void (*on_state)(void *arg, const char *why);
+    void *arg;
 };
 /* Opens, and probes in the background which create path the service has (v2, else v1); creates wait for it.
  * NULL and *err on bad options. */
