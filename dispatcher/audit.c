@@ -114,8 +114,9 @@ static void on_states(void *arg, const struct queue_live *items, size_t n, const
     for (size_t i = 0; i < n; i++) {
         if (items[i].state == INV_NONE)
             missing(a, i, marks, &count);
-        else if (a->canceling[i]) /* tell the owner again; take it off the queue */
-            feed_row_ready(a->d, &a->jobs[i], true, a->not_before[i]);
+        else if (a->canceling[i] || (items[i].state == INV_QUEUED && feed_row_expired(&a->jobs[i])))
+            feed_row_ready(a->d, &a->jobs[i], a->canceling[i],
+                           a->not_before[i]); /* settled, or its owner told */
     }
     if (count > 0) {
         log_warn("open jobs were missing from Redis: feeding them again", LF_INT("tenants", count));

@@ -30,6 +30,7 @@ struct dispatcher {
     struct watch *watch;
     struct feeder *feeder;
     struct retries *retries;
+    struct deadlines *deadlines;
     struct reclaim *reclaim;
     struct reaper *reaper;
     struct boots *boots;

@@ -306,20 +306,16 @@ static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struc
 struct doubt {
     struct dispatcher *d;
     struct entry job; /* without prompt */
+    bool canceling;
 };
 
-static void on_cancel(void *arg, enum queue_cancel what, const struct err *err)
+static void on_withdrawn(void *arg, enum queue_cancel what, const struct err *err)
 {
     struct doubt *x = arg;
-    if (err == NULL && (what == QUEUE_CANCEL_ABSENT || what == QUEUE_CANCEL_REMOVED))
+    bool nobodys = err == NULL && (what == QUEUE_CANCEL_ABSENT || what == QUEUE_CANCEL_REMOVED);
+    if (nobodys && x->canceling)
         verdict_result(x->d->verdicts, &x->job, INV_CANCELED, ERR_NONE, NULL, NULL);
-    free(x);
-}
-
-static void on_absent(void *arg, const int8_t *absent, size_t n, const struct err *err)
-{
-    struct doubt *x = arg;
-    if (err == NULL && n == 1 && absent[0] == 1)
+    else if (nobodys)
         verdict_result(x->d->verdicts, &x->job, INV_EXPIRED, ERR_JOB_QUEUE_TIMEOUT, NULL, NULL);
     free(x);
 }
@@ -329,23 +325,27 @@ static void settle_if_free(struct dispatcher *d, const struct entry *job, bool c
     struct doubt *x = malloc(sizeof *x);
     if (x == NULL)
         return; /* the next pass comes by */
-    *x = (struct doubt){.d = d, .job = *job};
+    *x = (struct doubt){.d = d, .job = *job, .canceling = canceling};
     x->job.prompt_inline = false;
     x->job.prompt = str_of(NULL);
-    int sent = canceling ? queue_cancel(d->queue, x->job.id, on_cancel, x, NULL)
-                         : queue_absent(d->queue, &x->job.id, 1, on_absent, x);
+    int sent = canceling ? queue_cancel(d->queue, x->job.id, on_withdrawn, x, NULL)
+                         : queue_withdraw(d->queue, x->job.id, on_withdrawn, x);
     if (sent != 0)
         free(x);
 }
 
+bool feed_row_expired(const struct entry *job)
+{
+    return job->attempt == 1 && job->queue_deadline.us < wall_now().us;
+}
+
 bool feed_row_ready(struct dispatcher *d, const struct entry *job, bool canceling, wall_t not_before)
 {
-    wall_t now = wall_now();
-    if (canceling || (job->attempt == 1 && job->queue_deadline.us < now.us)) {
+    if (canceling || feed_row_expired(job)) {
         settle_if_free(d, job, canceling);
         return false;
     }
-    return not_before.us <= now.us; /* retries.c comes for the others */
+    return not_before.us <= wall_now().us; /* retries.c comes for the others */
 }
 
 static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)

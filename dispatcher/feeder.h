@@ -17,6 +17,9 @@ void feeder_free(struct feeder **f);
 /* Whether the feeder will come by id by itself: its tenant has a mark and its cursor lies before it. */
 bool feeder_covers(const struct feeder *f, int32_t tenant, enum inv_priority priority, struct uuid id);
 
+/* Whether its queue limit has passed before anybody tried it. */
+bool feed_row_expired(const struct entry *job);
+
 /* Whether an open row may be enqueued now. One that is canceled or expired may not: it is settled, after
  * Redis has said that nobody holds it (a canceled one's owner is told). */
 bool feed_row_ready(struct dispatcher *d, const struct entry *job, bool canceling, wall_t not_before);

@@ -5,12 +5,14 @@
 
 #include "base/log.h"
 
-enum { RENEW_MS = 1000, TTL_MS = 3000 };
+enum { RENEW_MS = 1000, TTL_MS = 3000, LEAVE_MS = 1000 };
 
 struct lead {
     struct dispatcher *d;
     struct loop_timer *timer;
     bool held, asking, whole;
+    void (*left)(void *arg); /* once it was told to leave */
+    void *left_arg;
     mono_t until; /* the lead is ours for sure until then */
     mono_t calm;  /* since when Redis has answered without a loss */
 };
@@ -19,7 +21,7 @@ static void on_lead(void *arg, bool held, const struct err *err)
 {
     struct lead *l = arg;
     l->asking = false;
-    if (err != NULL)
+    if (err != NULL || l->left != NULL)
         return; /* it runs out by itself */
     if (held != l->held)
         log_info(held ? "leading" : "another dispatcher leads");
@@ -28,11 +30,35 @@ static void on_lead(void *arg, bool held, const struct err *err)
         l->until = mono_add_ms(loop_now(l->d->loop), TTL_MS - RENEW_MS);
 }
 
+static void on_given_up(void *arg, bool is_held, const struct err *err)
+{
+    struct lead *l = arg;
+    void (*left)(void *arg) = l->left;
+    (void)is_held, (void)err;
+    l->left = NULL;
+    loop_timer_stop(l->timer);
+    if (left != NULL)
+        left(l->left_arg);
+}
+
 static void renew(void *arg)
 {
     struct lead *l = arg;
-    if (!l->asking && redis_connected(l->d->redis))
+    if (l->left != NULL)
+        on_given_up(l, false, NULL); /* no answer */
+    else if (!l->asking && redis_connected(l->d->redis))
         l->asking = queue_lead(l->d->queue, l->d->boot, TTL_MS, on_lead, l) == 0;
+}
+
+void lead_leave(struct lead *l, void (*left)(void *arg), void *arg)
+{
+    bool was_held = l->held;
+    l->held = false;
+    l->left = left;
+    l->left_arg = arg;
+    loop_timer_start(l->timer, was_held ? LEAVE_MS : 0);
+    if (was_held)
+        queue_lead(l->d->queue, l->d->boot, 0, on_given_up, l);
 }
 
 struct lead *lead_new(struct dispatcher *d)

@@ -9,6 +9,10 @@ struct lead;
 struct lead *lead_new(struct dispatcher *d);
 void lead_free(struct lead **l);
 
+/* Gives the lead up, when it is held: another takes it within a second. left: called once, at the latest
+ * after a second. */
+void lead_leave(struct lead *l, void (*left)(void *arg), void *arg);
+
 /* Leading, and Redis is whole: queue duties may run. */
 bool leading(const struct lead *l);
 /* Leading, and Redis has answered without a loss for at least ms. */

@@ -8,6 +8,7 @@
 #include "boots.h"
 #include "config/daemon.h"
 #include "crypto/crypto.h"
+#include "deadlines.h"
 #include "dispatcher.h"
 #include "feeder.h"
 #include "housekeeping.h"
@@ -24,6 +25,7 @@ struct app {
     struct settings settings;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
+    bool stopping;
     int status;
 };
 
@@ -45,6 +47,14 @@ static void pg_state(void *arg, bool connected)
         log_info("connected to PostgreSQL");
     else
         log_warn("PostgreSQL is not available: waiting for it");
+}
+
+/* Nothing but the reaper needs it. */
+static void provider_state(void *arg, const char *why)
+{
+    (void)arg;
+    if (why != NULL)
+        log_warn("the sandbox service cannot be used yet: orphaned sandboxes wait", LF_STR("error", why));
 }
 
 static struct pg *connect_pg(struct app *app, int inflight, void (*on_state)(void *, bool), struct err *err)
@@ -80,7 +90,8 @@ static int open_stores(struct app *app, struct err *err)
                                     &(struct provider_e2b_options){.api_url = s->e2b_api_url,
                                                                    .sandbox_url = s->e2b_sandbox_url,
                                                                    .domain = s->e2b_domain,
-                                                                   .api_key = s->e2b_api_key},
+                                                                   .api_key = s->e2b_api_key,
+                                                                   .on_state = provider_state},
                                     err);
     if (d->queue == NULL || d->governor == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
@@ -96,13 +107,14 @@ static int open_duties(struct app *app, struct err *err)
     d->audit = audit_new(d);
     d->watch = watch_new(d);
     d->retries = retries_new(d);
+    d->deadlines = deadlines_new(d);
     d->reclaim = reclaim_new(d);
     d->reaper = reaper_new(d);
     d->boots = boots_new(d);
     d->housekeeping = housekeeping_new(d);
     if (d->lead == NULL || d->verdicts == NULL || d->feeder == NULL || d->audit == NULL || d->watch == NULL ||
-        d->retries == NULL || d->reclaim == NULL || d->reaper == NULL || d->boots == NULL ||
-        d->housekeeping == NULL)
+        d->retries == NULL || d->deadlines == NULL || d->reclaim == NULL || d->reaper == NULL ||
+        d->boots == NULL || d->housekeeping == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     return 0;
 }
@@ -126,12 +138,22 @@ static void on_waiting(void *arg, const char *why)
     log_warn(why);
 }
 
-/* Nothing is held in memory that another dispatcher does not find again. */
+static void on_left(void *arg)
+{
+    struct app *app = arg;
+    loop_stop(app->d.loop);
+}
+
+/* Nothing is held in memory that another dispatcher does not find again: only the lead is given up. */
 static void on_signal(void *arg, int signum)
 {
     struct app *app = arg;
     log_info("stopping", LF_INT("signal", signum));
-    loop_stop(app->d.loop);
+    if (app->stopping || app->d.lead == NULL)
+        loop_stop(app->d.loop);
+    else
+        lead_leave(app->d.lead, on_left, app);
+    app->stopping = true;
 }
 
 static void app_close(struct app *app)
@@ -141,6 +163,7 @@ static void app_close(struct app *app)
     boots_free(&d->boots);
     reaper_free(&d->reaper);
     reclaim_free(&d->reclaim);
+    deadlines_free(&d->deadlines);
     retries_free(&d->retries);
     watch_free(&d->watch);
     audit_free(&d->audit);

@@ -8,12 +8,12 @@
 #include "base/buf.h"
 #include "store/call.h"
 
-extern const char migration_0001[];
-extern const char migration_0002[];
+extern const char migration_0001[], migration_0002[], migration_0003[];
 
 const struct migration migrations[] = {
     {1, "init", migration_0001},
     {2, "cursor_key", migration_0002},
+    {3, "queue_limits", migration_0003},
 };
 const int migration_count = sizeof migrations / sizeof *migrations;
 

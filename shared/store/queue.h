@@ -138,10 +138,13 @@ struct queue_requeue_item {
 int queue_requeue(struct queue *q, const struct uuid *owner, const struct queue_requeue_item *items, size_t n,
                   queue_verdicts_fn *fn, void *arg);
 
-/* Waits in PostgreSQL or has ended; was queued and is gone; its owner was told; Redis cannot say yet. */
+/* Waits in PostgreSQL or has ended; was queued and is gone; an executor has it; Redis cannot say yet. */
 enum queue_cancel { QUEUE_CANCEL_ABSENT, QUEUE_CANCEL_REMOVED, QUEUE_CANCEL_RUNNING, QUEUE_CANCEL_UNKNOWN };
 typedef void queue_cancel_fn(void *arg, enum queue_cancel what, const struct err *err);
+/* Tells the executor that has it, too. */
 int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg, struct err *err);
+/* Only takes it off the queue. */
+int queue_withdraw(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg);
 
 /* ---- looking ---- */
 
@@ -159,9 +162,6 @@ int queue_states(struct queue *q, const struct uuid *ids, size_t n, queue_states
 typedef void queue_scan_fn(void *arg, struct str next, const struct uuid *ids, const struct queue_live *items,
                            size_t n, const struct err *err);
 int queue_scan(struct queue *q, struct str cursor, queue_scan_fn *fn, void *arg);
-
-/* 1: surely neither queued nor run by anybody; 0: held, or Redis cannot say (a rebuild). */
-int queue_absent(struct queue *q, const struct uuid *ids, size_t n, queue_verdicts_fn *fn, void *arg);
 
 /* Drops the queued records and entries of jobs known to have ended. */
 int queue_forget(struct queue *q, const struct queue_live *seen, size_t n);
@@ -200,6 +200,8 @@ void queue_client_name(struct uuid boot, char out[QUEUE_CLIENT_NAME_BYTES]);
 /* Strikes a dead executor off the register, its cancel set and its consumers; not one that lives again or has
  * entries pending. */
 int queue_executor_forget(struct queue *q, struct uuid boot);
+/* An executor's own leaving: its lease is given up first, so that nobody has to find it dead. */
+int queue_executor_leave(struct queue *q, struct uuid boot, queue_done_fn *fn, void *arg);
 
 /* Entries delivered to a consumer (a boot) and not acknowledged, with their bodies; up to QUEUE_BATCH a
  * stream. */

@@ -246,7 +246,8 @@ static void reply_cancel(void *arg, const struct redis_reply *reply, const struc
     queue_call_free(c);
 }
 
-int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg, struct err *err)
+static int cancel(struct queue *q, struct uuid id, const char *owner, queue_cancel_fn *fn, void *arg,
+                  struct err *err)
 {
     static const char *const keys[] = {"sp:live", "sp:tw", "sp:epoch", "sp:hold"};
     struct args a;
@@ -254,6 +255,17 @@ int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg
     args_uuid(&a, &id);
     args_cstr(&a, "sp:cx:");
     args_cstr(&a, QUEUE_CHANNEL_CTL);
+    args_cstr(&a, owner);
     return queue_eval(q, &script_cancel, keys, 4, &a, reply_cancel,
                       queue_call_new((void (*)(void))fn, arg, 0), err);
+}
+
+int queue_cancel(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg, struct err *err)
+{
+    return cancel(q, id, "tell", fn, arg, err);
+}
+
+int queue_withdraw(struct queue *q, struct uuid id, queue_cancel_fn *fn, void *arg)
+{
+    return cancel(q, id, "leave", fn, arg, NULL);
 }

@@ -7,7 +7,6 @@
 
 static struct redis_script script_reset = {.body = lua_reset};
 static struct redis_script script_lead = {.body = lua_lead};
-static struct redis_script script_absent = {.body = lua_absent};
 static struct redis_script script_forget = {.body = lua_forget};
 
 /* ---- live records ---- */
@@ -112,17 +111,6 @@ int queue_scan(struct queue *q, struct str cursor, queue_scan_fn *fn, void *arg)
     args_cstr(&a, "500");
     return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_scan, queue_call_new((void (*)(void))fn, arg, 0),
                       NULL);
-}
-
-int queue_absent(struct queue *q, const struct uuid *ids, size_t n, queue_verdicts_fn *fn, void *arg)
-{
-    static const char *const keys[] = {"sp:epoch", "sp:hold", "sp:live"};
-    struct args a;
-    args_init(&a, 64);
-    for (size_t i = 0; i < n; i++)
-        args_uuid(&a, &ids[i]);
-    return queue_eval(q, &script_absent, keys, 3, &a, queue_reply_verdicts,
-                      queue_call_new((void (*)(void))fn, arg, n), NULL);
 }
 
 /* As entries that nobody leased, to be dropped: so their tenant's window has the room again. */
@@ -432,18 +420,46 @@ int queue_connected(struct queue *q, queue_connected_fn *fn, void *arg)
                       queue_call_new((void (*)(void))fn, arg, 0), NULL);
 }
 
-int queue_executor_forget(struct queue *q, struct uuid boot)
+static void lease_key(struct uuid boot, char out[64])
+{
+    char text[UUID_TEXT_BYTES];
+    uuid_format(boot, text);
+    snprintf(out, 64, "sp:x:%s", text);
+}
+
+static int forget(struct queue *q, struct uuid boot, queue_done_fn *fn, void *arg)
 {
     char lease[64], cancels[64], text[UUID_TEXT_BYTES];
     uuid_format(boot, text);
-    snprintf(lease, sizeof lease, "sp:x:%s", text);
+    lease_key(boot, lease);
     snprintf(cancels, sizeof cancels, "sp:cx:%s", text);
     const char *const keys[] = {
         lease, "sp:execs", cancels, queue_streams[0], queue_streams[1], queue_streams[2], queue_build_stream};
     struct args a;
     args_init(&a, 128);
     args_uuid_text(&a, boot);
-    return queue_eval(q, &script_forget, keys, 7, &a, queue_reply_done, queue_call_new(NULL, NULL, 0), NULL);
+    return queue_eval(q, &script_forget, keys, 7, &a, queue_reply_done,
+                      queue_call_new((void (*)(void))fn, arg, 0), NULL);
+}
+
+int queue_executor_forget(struct queue *q, struct uuid boot)
+{
+    return forget(q, boot, NULL, NULL);
+}
+
+/* Two commands of one connection: in this order. */
+int queue_executor_leave(struct queue *q, struct uuid boot, queue_done_fn *fn, void *arg)
+{
+    char lease[64];
+    struct args a;
+    lease_key(boot, lease);
+    args_init(&a, 128);
+    args_cstr(&a, "DEL");
+    args_copy(&a, str_of(lease));
+    if (queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, queue_reply_done, queue_call_new(NULL, NULL, 0), NULL) !=
+        0)
+        return -1;
+    return forget(q, boot, fn, arg);
 }
 
 int queue_pending_of(struct queue *q, struct uuid boot, const char *stream, queue_read_fn *fn, void *arg)

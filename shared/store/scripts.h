@@ -3,7 +3,6 @@
 #define STORE_SCRIPTS_H
 
 extern const char lua_enqueue[], lua_claim[], lua_release[], lua_beat[], lua_assert[], lua_requeue[],
-    lua_cancel[], lua_progress[], lua_reset[], lua_backlog[], lua_lead[], lua_permit[], lua_absent[],
-    lua_forget[];
+    lua_cancel[], lua_progress[], lua_reset[], lua_backlog[], lua_lead[], lua_permit[], lua_forget[];
 
 #endif

@@ -36,6 +36,14 @@ static const char sql_due[] =
     "WHERE not_before <= now() AND (not_before, id) > ($1, $2) ORDER BY not_before, id LIMIT $3) d "
     "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = d.due_id OFFSET 0) i ON true" SWEEP_JOINS
     " WHERE a.attempt = d.due_attempt ORDER BY d.due, i.id";
+/* A limit below a day that passed after $1: the row is not older than $1 less a day. */
+static const char sql_deadlines[] =
+    "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM invocations WHERE queue_timeout_ms < 86400000 "
+    "AND sandpiper_queue_deadline(id, queue_timeout_ms) <= now() "
+    "AND (sandpiper_queue_deadline(id, queue_timeout_ms), id) > ($1, $2) "
+    "AND id >= sandpiper_uuid_floor($1 - interval '1 day') "
+    "ORDER BY sandpiper_queue_deadline(id, queue_timeout_ms), id LIMIT $3) i" SWEEP_JOINS
+    " ORDER BY sandpiper_queue_deadline(i.id, i.queue_timeout_ms), i.id";
 static const char sql_ids[] =
     "SELECT " SWEEP_COLUMNS " FROM unnest($1::uuid[]) AS w (id) "
     "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = w.id OFFSET 0) i ON true" SWEEP_JOINS;
@@ -110,8 +118,8 @@ int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int
     return store_query(pg, sql_all, p, deadline_ms, reply_rows, (void (*)(void))fn, arg, NULL);
 }
 
-int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms, sweep_fn *fn,
-              void *arg)
+static int after_time(struct pg *pg, const char *sql, wall_t after, struct uuid after_id, int limit,
+                      int64_t deadline_ms, sweep_fn *fn, void *arg)
 {
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {
@@ -119,7 +127,19 @@ int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int6
         pg_put_uuid(p, after_id);
         pg_put_int8(p, limit);
     }
-    return store_query(pg, sql_due, p, deadline_ms, reply_rows, (void (*)(void))fn, arg, NULL);
+    return store_query(pg, sql, p, deadline_ms, reply_rows, (void (*)(void))fn, arg, NULL);
+}
+
+int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms, sweep_fn *fn,
+              void *arg)
+{
+    return after_time(pg, sql_due, after, after_id, limit, deadline_ms, fn, arg);
+}
+
+int sweep_deadlines(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms,
+                    sweep_fn *fn, void *arg)
+{
+    return after_time(pg, sql_deadlines, after, after_id, limit, deadline_ms, fn, arg);
 }
 
 int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_ms, sweep_fn *fn, void *arg)

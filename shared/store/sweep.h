@@ -35,6 +35,11 @@ int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int
 int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms, sweep_fn *fn,
               void *arg);
 
+/* Invocations with a queue limit below 24 h that has passed, with (deadline, id) after the given pair, ended
+ * ones included. */
+int sweep_deadlines(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms,
+                    sweep_fn *fn, void *arg);
+
 /* The given invocations, open or not; absent ones are left out. */
 int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_ms, sweep_fn *fn, void *arg);
 

@@ -206,6 +206,13 @@ static enum queue_cancel cancel(struct uuid id)
     return a.cancel;
 }
 
+static enum queue_cancel withdraw(struct uuid id)
+{
+    assert_int_equal(queue_withdraw(q, id, on_cancel, NULL), 0);
+    run();
+    return a.cancel;
+}
+
 static int64_t window(void)
 {
     return ask("HGET sp:tw 7");
@@ -312,22 +319,16 @@ static void closed_while_rebuilding(void **state)
     enqueue(QUEUE_FED, &e, 1);
     assert_int_equal(a.verdicts[0], QUEUE_WAITS);
     assert_int_equal(cancel(e.id), QUEUE_CANCEL_UNKNOWN);
-    assert_int_equal(queue_absent(q, &e.id, 1, on_verdicts, NULL), 0);
-    run();
-    assert_int_equal(a.verdicts[0], 0);
+    assert_int_equal(withdraw(e.id), QUEUE_CANCEL_UNKNOWN);
     ask("DEL sp:hold");
     take_backlog();
     assert_true(a.backlog[0].has_low); /* marked under the hold */
-    assert_int_equal(queue_absent(q, &e.id, 1, on_verdicts, NULL), 0);
-    run();
-    assert_int_equal(a.verdicts[0], 1);
+    assert_int_equal(withdraw(e.id), QUEUE_CANCEL_ABSENT);
     ask("FLUSHALL");
     enqueue(QUEUE_FIRST, &e, 1);
     assert_int_equal(a.verdicts[0], QUEUE_WAITS);
     assert_int_equal(cancel(e.id), QUEUE_CANCEL_UNKNOWN);
-    assert_int_equal(queue_absent(q, &e.id, 1, on_verdicts, NULL), 0);
-    run();
-    assert_int_equal(a.verdicts[0], 0);
+    assert_int_equal(withdraw(e.id), QUEUE_CANCEL_UNKNOWN);
 }
 
 /* ---- leases ---- */
@@ -354,9 +355,8 @@ static void claimed_once(void **state)
     assert_int_equal(state_of(e.id), INV_STARTING);
     queue_progress(q, boot_a, &lp, 1);
     assert_int_equal(state_of(e.id), INV_RUNNING);
-    assert_int_equal(queue_absent(q, &e.id, 1, on_verdicts, NULL), 0);
-    run();
-    assert_int_equal(a.verdicts[0], 0);
+    assert_int_equal(withdraw(e.id), QUEUE_CANCEL_RUNNING);
+    assert_int_equal(state_of(e.id), INV_RUNNING); /* left alone */
     release(&l, boot_a);
     assert_int_equal(state_of(e.id), INV_NONE);
     assert_int_equal(ask("XLEN sp:q:normal:0"), 0);

@@ -1,7 +1,8 @@
 -- Takes a job off the queue, or tells its executor.
--- KEYS: live windows epoch hold; ARGV: id, prefix of the cancel sets, prefix of the control channels
--- Returns 'absent' (waits in PostgreSQL, or has ended), 'removed' (was queued, is gone), 'running' (owner told),
--- 'unknown' (a rebuild is under way: executors have yet to say what they run).
+-- KEYS: live windows epoch hold
+-- ARGV: id, prefix of the cancel sets, prefix of the control channels, 'tell' or 'leave' (the executor alone)
+-- Returns 'absent' (waits in PostgreSQL, or has ended), 'removed' (was queued, is gone), 'running' (an executor has
+-- it), 'unknown' (a rebuild is under way: executors have yet to say what they run).
 if redis.call('EXISTS', KEYS[3]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then
   return 'unknown'
 end
@@ -19,7 +20,9 @@ if st == 'q' then
   end
   return 'removed'
 end
-redis.call('SADD', ARGV[2] .. owner, ARGV[1])
-redis.call('EXPIRE', ARGV[2] .. owner, 7200)
-redis.call('PUBLISH', ARGV[3] .. owner, ARGV[1])
+if ARGV[4] == 'tell' then
+  redis.call('SADD', ARGV[2] .. owner, ARGV[1])
+  redis.call('EXPIRE', ARGV[2] .. owner, 7200)
+  redis.call('PUBLISH', ARGV[3] .. owner, ARGV[1])
+end
 return 'running'
