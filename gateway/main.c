@@ -26,6 +26,7 @@ enum {
     LIST_STATEMENT_MS = 5000,
     KEY_MS = 5000,
     AGAIN_MS = 1000,
+    START_LOOK_MS = 20,
 };
 
 struct app {
@@ -34,7 +35,7 @@ struct app {
     struct redis_sub *sub;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
-    struct loop_timer *drain, *key;
+    struct loop_timer *start, *drain, *key;
     char name[BOOT_NAME_BYTES];
     int status;
 };
@@ -188,21 +189,33 @@ static int open_server(struct app *app, struct err *err)
     return 0;
 }
 
+/* Nothing is served before submissions can be accepted: behind a shared port this process would refuse what
+ * another could take. A clock that is off is told to callers. */
+static void start_serving(void *arg)
+{
+    struct app *app = arg;
+    struct err err = ERR_INIT;
+    if (!handoff_ready(app->g.handoff, &err) && err.code != ERR_CLOCK_SKEW) {
+        loop_timer_start(app->start, START_LOOK_MS);
+        return;
+    }
+    if (open_server(app, &err) == 0)
+        return;
+    log_error("cannot listen", LF_ERR(&err));
+    app->status = 1;
+    loop_stop(app->g.loop);
+}
+
 static void on_key(void *arg, struct str key, const struct err *err)
 {
     struct app *app = arg;
-    struct err refused = ERR_INIT;
     if (err != NULL || key.n != CURSOR_KEY_BYTES) {
         log_warn("the deployment's key for cursors cannot be read; trying again");
         loop_timer_start(app->key, AGAIN_MS);
         return;
     }
     memcpy(app->g.cursor_key.b, key.p, key.n);
-    if (open_server(app, &refused) == 0)
-        return;
-    log_error("cannot listen", LF_ERR(&refused));
-    app->status = 1;
-    loop_stop(app->g.loop);
+    start_serving(app);
 }
 
 static void read_key(void *arg)
@@ -255,6 +268,7 @@ static void on_signal(void *arg, int signum)
         return;
     }
     http_server_drain(app->g.server);
+    waiters_drain(app->g.waiters);
     loop_timer_start(app->drain, 0);
 }
 
@@ -279,6 +293,7 @@ static void app_close(struct app *app)
     auth_free(&g->auth);
     queue_free(&g->queue);
     schema_wait_free(&app->schema);
+    loop_timer_free(&app->start);
     loop_timer_free(&app->drain);
     loop_timer_free(&app->key);
     loop_signal_free(&app->term);
@@ -299,6 +314,7 @@ static int run(void *arg)
         return 1;
     app->term = loop_signal_new(g->loop, SIGTERM, on_signal, app);
     app->intr = loop_signal_new(g->loop, SIGINT, on_signal, app);
+    app->start = loop_timer_new(g->loop, start_serving, app);
     app->drain = loop_timer_new(g->loop, drained, app);
     app->key = loop_timer_new(g->loop, read_key, app);
     if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 
-enum { REREAD_MS = 2000, FETCH_KEYS = 500, FETCH_MS = 5000 };
+enum { REREAD_MS = 2000, FETCH_KEYS = 500, FETCH_MS = 5000, DRAIN_MS = 1000 };
 
 struct waiter {
     struct waiter *prev, *next; /* others on the same id */
@@ -33,6 +33,7 @@ struct waiters {
     struct uuid told[FETCH_KEYS]; /* ids to fetch next */
     size_t told_n;
     bool fetching;
+    bool draining;
     bool reread;           /* all ids are to be looked at */
     struct uuid reread_at; /* the id after which the next page begins; zero: the first */
     struct loop_task turn;
@@ -136,7 +137,7 @@ struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int
     }
     *waiter = (struct waiter){.w = w, .on = on, .timer = timer, .fn = fn, .arg = arg};
     DL_APPEND(on->waiters, waiter);
-    loop_timer_start(timer, ms);
+    loop_timer_start(timer, w->draining ? 0 : ms);
     metric_add(&w->g->metrics.row[M_WAITERS], 1);
     return waiter;
 }
@@ -246,6 +247,20 @@ void waiters_done(struct waiters *w, struct str message)
     }
     if (w->told_n > 0 || w->reread)
         loop_task_post(w->g->loop, &w->turn, fetch, w);
+}
+
+/* Spread out: each one's end is a query. */
+void waiters_drain(struct waiters *w)
+{
+    unsigned n = HASH_COUNT(w->ids), i = 0;
+    w->draining = true;
+    for (struct waited *on = w->ids; on != NULL; on = on->hh.next, i++) {
+        struct waiter *waiter;
+        DL_FOREACH(on->waiters, waiter)
+        {
+            loop_timer_start(waiter->timer, (int64_t)i * DRAIN_MS / n);
+        }
+    }
 }
 
 void waiters_reread(struct waiters *w)

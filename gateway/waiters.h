@@ -22,6 +22,9 @@ struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int
                           void *arg);
 void waiter_remove(struct waiter **waiter);
 
+/* This gateway stops: everybody's time is up within a second, and nobody new waits. */
+void waiters_drain(struct waiters *w);
+
 /* A message of sp:done; and: the subscription is (back) up. */
 void waiters_done(struct waiters *w, struct str message);
 void waiters_reread(struct waiters *w);
