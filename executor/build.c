@@ -220,7 +220,7 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
     }
     j->sandbox = *sandbox;
     j->has_sandbox = true;
-    if (j->fenced || j->canceled)
+    if (j->fenced || j->canceled || j->leaving)
         give_back(j, "stopped");
     else
         flow_next(&j->flow);
@@ -235,6 +235,7 @@ static void enter_create(void *self)
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
                                         .deadline_ms = j->x->settings->create_deadline_ms};
+    j->create_sent = true;
     j->request = sandbox_create(j->x->provider, &spec, on_created, j);
     if (j->request == NULL)
         give_back(j, "the provider refused a create");

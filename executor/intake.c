@@ -56,6 +56,7 @@ struct intake {
     bool pending_first; /* own pending list to be read */
     bool stopped;
     int permits;              /* granted, not used yet */
+    mono_t paused_until;      /* the provider's quota is reached */
     struct loop_timer *timer; /* pauses */
     struct loop_task turn;
     char consumer[UUID_TEXT_BYTES];
@@ -75,6 +76,17 @@ static void enter(struct intake *in, enum intake_state state)
 static int used(const struct intake *in)
 {
     return jobs_count(in->x->jobs, in->kind);
+}
+
+static bool spool_full(const struct intake *in)
+{
+    return in->x->spool->used >= in->x->spool->max;
+}
+
+/* What is left of the provider's pause. */
+static int64_t pause_ms(const struct intake *in)
+{
+    return mono_ms_between(loop_now(in->x->loop), in->paused_until);
 }
 
 static bool governed(const struct intake *in)
@@ -143,6 +155,14 @@ void intake_start(struct intake *in)
 void intake_stop(struct intake *in)
 {
     in->stopped = true;
+    if (in->permits > 0)
+        governor_return(in->x->governor, in->permits);
+    in->permits = 0;
+}
+
+bool intake_idle(const struct intake *in)
+{
+    return in->state == INTAKE_OFF || in->state == INTAKE_IDLE;
 }
 
 void intake_wake(struct intake *in)
@@ -153,8 +173,14 @@ void intake_wake(struct intake *in)
 
 void intake_pause(struct intake *in, int64_t ms)
 {
-    if (in->state == INTAKE_IDLE)
-        loop_timer_start(in->timer, ms);
+    mono_t until = mono_add_ms(loop_now(in->x->loop), ms);
+    if (mono_before(in->paused_until, until))
+        in->paused_until = until;
+}
+
+int intake_permits(const struct intake *in)
+{
+    return in->permits;
 }
 
 /* ---- reading ---- */
@@ -205,6 +231,19 @@ static void give_up_taken(struct intake *in)
     free(in->taken);
     in->taken = NULL;
     in->taken_n = 0;
+}
+
+/* Back to the streams, as entries that were delivered and never leased. */
+static void put_back(struct intake *in, const struct queue_delivery *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct queue_requeue_item back = {.lease = items[i].lease,
+                                                .again = items[i].broken ? NULL : &items[i].job};
+        if (jobs_find(in->x->jobs, items[i].lease.id) == NULL &&
+            queue_requeue(in->x->queue, NULL, &back, 1, NULL, NULL) != 0)
+            in->pending_first = true; /* no way to Redis: they are looked at when there is one */
+    }
+    rest(in, RETRY_MS);
 }
 
 /* ---- checking ---- */
@@ -343,6 +382,17 @@ static void on_read(void *arg, const struct queue_delivery *items, size_t n, con
         read_failed(in, err);
         return;
     }
+    /* Came to a read that had begun before: what only this process cannot take goes to the others, what
+     * nobody can have now stays pending until the pause is over. */
+    if (n > 0 && (in->stopped || spool_full(in))) {
+        put_back(in, items, n);
+        return;
+    }
+    if (n > 0 && pause_ms(in) > 0) {
+        in->pending_first = true;
+        rest(in, pause_ms(in));
+        return;
+    }
     bool repeated = in->pending_first;
     in->pending_first = false;
     if (n == 0) {
@@ -389,6 +439,11 @@ static void on_permits(void *arg, int granted, int64_t wait_ms, const struct err
 {
     struct intake *in = arg;
     in->permits += granted;
+    if (in->stopped) {
+        enter(in, INTAKE_IDLE);
+        intake_stop(in); /* gives them back */
+        return;
+    }
     if (in->permits > 0)
         read(in, in->permits);
     else
@@ -399,11 +454,14 @@ static void look(void *arg)
 {
     struct intake *in = arg;
     int free_slots = in->slots - used(in);
-    bool full_disk = in->x->spool->used >= in->x->spool->max;
     if (in->state != INTAKE_IDLE || in->stopped)
         return;
-    if (!redis_connected(in->redis) || full_disk) {
+    if (!redis_connected(in->redis) || spool_full(in)) {
         rest(in, RETRY_MS);
+        return;
+    }
+    if (pause_ms(in) > 0) {
+        rest(in, pause_ms(in));
         return;
     }
     if (free_slots <= 0 && !in->pending_first)

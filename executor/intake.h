@@ -17,7 +17,11 @@ void intake_start(struct intake *in);
 void intake_stop(struct intake *in);
 /* A slot is free: look again. */
 void intake_wake(struct intake *in);
-/* The provider's quota is reached. */
+/* The provider's quota is reached: nothing is claimed for so long, whatever wakes it. */
 void intake_pause(struct intake *in, int64_t ms);
+/* Of the governor's, granted and not with a job yet. */
+int intake_permits(const struct intake *in);
+/* Nothing is being claimed any more: with intake_stop, no job comes after this. */
+bool intake_idle(const struct intake *in);
 
 #endif

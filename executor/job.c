@@ -21,6 +21,7 @@ struct jobs {
     struct job *list;
     struct slot *by_id;
     int count[ENTRY_BUILD + 1];
+    int destroying, destroying_permits;
 };
 
 struct jobs *jobs_new(struct executor *x)
@@ -56,6 +57,19 @@ int jobs_count(const struct jobs *jobs, enum entry_kind kind)
 struct job *jobs_first(struct jobs *jobs)
 {
     return jobs->list;
+}
+
+int jobs_permits(const struct jobs *jobs)
+{
+    int n = jobs->destroying_permits;
+    for (const struct job *j = jobs->list; j != NULL; j = j->next)
+        n += j->holds_permit;
+    return n;
+}
+
+int jobs_destroying(const struct jobs *jobs)
+{
+    return jobs->destroying;
 }
 
 static bool table_add(struct jobs *jobs, struct job *j)
@@ -156,6 +170,18 @@ void job_cancel(struct job *j)
     stop(j);
 }
 
+void jobs_hand_back(struct jobs *jobs)
+{
+    struct job *j, *next;
+    DL_FOREACH_SAFE(jobs->list, j, next)
+    {
+        if (j->leaving)
+            continue;
+        j->leaving = true;
+        stop(j);
+    }
+}
+
 void job_fence(struct job *j)
 {
     if (j->fenced)
@@ -178,6 +204,8 @@ static void on_destroyed(void *arg, const struct sandbox_failure *failure)
     if (failure != NULL)
         log_warn("a sandbox could not be destroyed; the reaper or its TTL will", LF_STR("sandbox", d->id),
                  LF_ERR(&failure->err));
+    d->x->jobs->destroying--;
+    d->x->jobs->destroying_permits -= d->permit;
     if (d->permit)
         governor_give(d->x->governor, 1);
     free(d);
@@ -188,8 +216,10 @@ void job_destroy_sandbox(struct job *j)
     bool permit = j->holds_permit;
     j->holds_permit = false;
     if (!j->has_sandbox) {
-        if (permit)
+        if (permit && j->create_sent)
             governor_give(j->x->governor, 1);
+        else if (permit)
+            governor_return(j->x->governor, 1);
         return;
     }
     j->has_sandbox = false;
@@ -198,6 +228,10 @@ void job_destroy_sandbox(struct job *j)
         return; /* its TTL ends it */
     *d = (struct destroy){.x = j->x, .permit = permit};
     str_copy(str_of(j->sandbox.id), d->id, sizeof d->id);
-    if (sandbox_destroy(j->x->provider, d->id, DESTROY_MS, on_destroyed, d) == NULL)
+    if (sandbox_destroy(j->x->provider, d->id, DESTROY_MS, on_destroyed, d) == NULL) {
         free(d);
+        return;
+    }
+    j->x->jobs->destroying++;
+    j->x->jobs->destroying_permits += permit;
 }

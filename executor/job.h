@@ -31,6 +31,7 @@ struct job {
     struct sandbox sandbox;
     bool has_sandbox;                /* created and not known destroyed */
     bool holds_permit;               /* of the governor */
+    bool create_sent;                /* its permit was used */
     struct sandbox_request *request; /* the provider call under way */
     int64_t pid;
 
@@ -41,6 +42,7 @@ struct job {
     /* How it ended, filled on the way. */
     bool canceled; /* the caller wants it stopped */
     bool fenced;   /* somebody else owns the invocation now: report usage only */
+    bool leaving;  /* this process stops: handed back as soon as may be */
     struct outcome outcome;
     char signal[16], message[240];
     struct buf output_copy, logs_copy; /* inline results, alive until the commit */
@@ -58,6 +60,13 @@ void jobs_free(struct jobs **jobs);
 struct job *jobs_find(struct jobs *jobs, struct uuid id);
 int jobs_count(const struct jobs *jobs, enum entry_kind kind);
 struct job *jobs_first(struct jobs *jobs);
+/* The governor's permits that jobs, and sandboxes being destroyed, hold. */
+int jobs_permits(const struct jobs *jobs);
+/* Sandboxes being destroyed. */
+int jobs_destroying(const struct jobs *jobs);
+/* This process stops: what has not come to an end is handed back to the queue (an outcome on its way goes on
+ * its way). Effects once. */
+void jobs_hand_back(struct jobs *jobs);
 
 /* Makes a job from a delivery (copies the prompt). NULL without memory. */
 struct job *job_new(struct executor *x, const struct lease *lease, const struct entry *entry);
@@ -74,7 +83,7 @@ void job_destroy_sandbox(struct job *j);
 /* ---- the two kinds' flows ---- */
 
 void run_start(struct job *j);   /* run.c */
-void run_stop(struct job *j);    /* canceled or fenced: end now */
+void run_stop(struct job *j);    /* canceled, fenced or leaving: end now */
 void build_start(struct job *j); /* build.c */
 void build_stop(struct job *j);
 

@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "intake.h"
 #include "job.h"
 
 enum {
@@ -129,6 +130,13 @@ void lease_started(struct lease_keeper *k, struct uuid id)
 
 /* ---- beating ---- */
 
+/* What of the governor's permits is ours: Redis may have lost or kept what it should not. */
+static void tell_permits(const struct executor *x)
+{
+    governor_set(x->governor,
+                 jobs_permits(x->jobs) + intake_permits(x->intake) + intake_permits(x->build_intake));
+}
+
 static void on_beat(void *arg, struct str epoch, bool was_missing, const struct uuid *cancels, size_t n,
                     const struct err *err)
 {
@@ -141,8 +149,10 @@ static void on_beat(void *arg, struct str epoch, bool was_missing, const struct 
     bool epoch_changed = !str_eq_c(epoch, k->epoch);
     k->last = now;
     str_copy(epoch, k->epoch, sizeof k->epoch);
-    if (was_missing || gap || (epoch_changed && epoch.n > 0))
+    if (was_missing || gap || (epoch_changed && epoch.n > 0)) {
         k->must_assert = true;
+        tell_permits(k->x);
+    }
     if (k->must_assert)
         assert_all(k);
     for (size_t i = 0; i < n; i++) {
@@ -164,8 +174,9 @@ void lease_keeper_redis_up(struct lease_keeper *k)
 {
     k->must_assert = true;
     k->beating = false;
-    governor_set(k->x->governor, jobs_count(k->x->jobs, ENTRY_INVOCATION));
-    beat(k);
+    tell_permits(k->x);
+    if (loop_timer_active(k->timer))
+        beat(k);
 }
 
 struct lease_keeper *lease_keeper_new(struct executor *x, struct err *err)
@@ -190,6 +201,11 @@ struct lease_keeper *lease_keeper_new(struct executor *x, struct err *err)
     }
     loop_timer_every(k->timer, BEAT_MS);
     return k;
+}
+
+void lease_keeper_stop(struct lease_keeper *k)
+{
+    loop_timer_stop(k->timer);
 }
 
 void lease_keeper_free(struct lease_keeper **k)

@@ -15,6 +15,9 @@ void lease_keeper_free(struct lease_keeper **k);
 /* The job's program has started: told with the others of this turn, unless it has ended by then. */
 void lease_started(struct lease_keeper *k, struct uuid id);
 
+/* Beats no more: the lease is left to run out, or is given up by queue_executor_leave. */
+void lease_keeper_stop(struct lease_keeper *k);
+
 /* Redis is back: beat and assert at once. */
 void lease_keeper_redis_up(struct lease_keeper *k);
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "config/daemon.h"
 #include "crypto/crypto.h"
+#include "drain.h"
 #include "executor.h"
 #include "intake.h"
 #include "job.h"
@@ -14,17 +15,14 @@
 #include "store/schema_wait.h"
 #include "versions.h"
 
-enum { DRAIN_LOOK_MS = 50 };
-
 struct app {
     struct executor x;
     struct settings settings;
     struct spool_budget spool;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
-    struct loop_timer *drain;
-    mono_t stop_by;
-    bool stopping;
+    struct drain *drain; /* NULL until work is claimed */
+    bool has_schema, has_provider;
     int status;
 };
 
@@ -53,6 +51,51 @@ static void pg_state(void *arg, bool connected)
         log_info("connected to PostgreSQL");
     else
         log_warn("PostgreSQL is not available: outcomes wait");
+}
+
+static void on_left(void *arg)
+{
+    struct app *app = arg;
+    loop_stop(app->x.loop);
+}
+
+/* Work is claimed once the schema is ours and the sandbox service answers: jobs wait in the queue, not here.
+ */
+static void claim_if_ready(struct app *app)
+{
+    char boot[UUID_TEXT_BYTES];
+    if (!app->has_schema || !app->has_provider)
+        return;
+    uuid_format(app->x.boot, boot);
+    app->drain = drain_new(&app->x, on_left, app);
+    if (app->drain == NULL) {
+        log_error("no memory to start");
+        app->status = 1;
+        loop_stop(app->x.loop);
+        return;
+    }
+    intake_start(app->x.intake);
+    intake_start(app->x.build_intake);
+    log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
+}
+
+static void on_schema(void *arg, struct uuid deployment)
+{
+    struct app *app = arg;
+    app->x.deployment = deployment;
+    app->has_schema = true;
+    claim_if_ready(app);
+}
+
+static void provider_state(void *arg, const char *why)
+{
+    struct app *app = arg;
+    if (why != NULL) {
+        log_warn("waiting for the sandbox service", LF_STR("error", why));
+        return;
+    }
+    app->has_provider = true;
+    claim_if_ready(app);
 }
 
 static struct pg *connect_pg(struct app *app, int inflight, void (*on_state)(void *, bool), struct err *err)
@@ -92,7 +135,9 @@ static int open_stores(struct app *app, struct err *err)
                                                                    .sandbox_url = s->e2b_sandbox_url,
                                                                    .domain = s->e2b_domain,
                                                                    .api_key = s->e2b_api_key,
-                                                                   .max_concurrent = (int)s->max_jobs},
+                                                                   .max_concurrent = (int)s->max_jobs,
+                                                                   .on_state = provider_state,
+                                                                   .arg = app},
                                     err);
     if (x->queue == NULL || x->governor == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
@@ -113,57 +158,28 @@ static int open_modules(struct app *app, struct err *err)
     return x->leases != NULL && x->intake != NULL && x->build_intake != NULL ? 0 : -1;
 }
 
-/* Work is claimed once the schema is ours. */
-static void on_schema(void *arg, struct uuid deployment)
-{
-    struct app *app = arg;
-    char boot[UUID_TEXT_BYTES];
-    uuid_format(app->x.boot, boot);
-    app->x.deployment = deployment;
-    intake_start(app->x.intake);
-    intake_start(app->x.build_intake);
-    log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
-}
-
 static void on_waiting(void *arg, const char *why)
 {
     (void)arg;
     log_warn(why);
 }
 
-/* ---- stopping: no new work; running jobs may end; what is left is re-run elsewhere ---- */
-
-static void look_drained(void *arg)
-{
-    struct app *app = arg;
-    int left = jobs_count(app->x.jobs, ENTRY_INVOCATION) + jobs_count(app->x.jobs, ENTRY_BUILD);
-    if (left > 0 && mono_before(loop_now(app->x.loop), app->stop_by)) {
-        loop_timer_start(app->drain, DRAIN_LOOK_MS);
-        return;
-    }
-    if (left > 0)
-        log_warn("stopping with jobs running: they are re-run elsewhere", LF_INT("jobs", left));
-    loop_stop(app->x.loop);
-}
+/* ---- stopping ---- */
 
 static void on_signal(void *arg, int signum)
 {
     struct app *app = arg;
     log_info("stopping", LF_INT("signal", signum));
-    if (app->stopping || app->x.jobs == NULL) {
-        loop_stop(app->x.loop);
-        return;
-    }
-    app->stopping = true;
-    app->stop_by = mono_add_ms(loop_now(app->x.loop), app->settings.drain_ms);
-    intake_stop(app->x.intake);
-    intake_stop(app->x.build_intake);
-    loop_timer_start(app->drain, 0);
+    if (app->drain == NULL)
+        loop_stop(app->x.loop); /* nothing was claimed yet */
+    else
+        drain_begin(app->drain);
 }
 
 static void app_close(struct app *app)
 {
     struct executor *x = &app->x;
+    drain_free(&app->drain);
     jobs_free(&x->jobs);
     intake_free(&x->intake);
     intake_free(&x->build_intake);
@@ -178,7 +194,6 @@ static void app_close(struct app *app)
     governor_free(&x->governor);
     queue_free(&x->queue);
     schema_wait_free(&app->schema);
-    loop_timer_free(&app->drain);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&x->loop);
@@ -199,8 +214,8 @@ static int run(void *arg)
         return 1;
     app->term = loop_signal_new(x->loop, SIGTERM, on_signal, app);
     app->intr = loop_signal_new(x->loop, SIGINT, on_signal, app);
-    app->drain = loop_timer_new(x->loop, look_drained, app);
-    if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
+    if (crypto_init(&err) != 0 || spool_check(app->settings.spool_dir, &err) != 0 ||
+        open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;
     } else {

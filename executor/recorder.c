@@ -387,6 +387,11 @@ static void send_releases(void *arg)
     buf_deinit(&done);
 }
 
+bool recorder_idle(const struct recorder *r)
+{
+    return r->releases == NULL;
+}
+
 void recorder_redis_up(struct recorder *r)
 {
     loop_task_post(r->x->loop, &r->turn, send_releases, r);

@@ -25,4 +25,7 @@ void recorder_hand_back(struct recorder *r, struct job *j);
 
 void recorder_redis_up(struct recorder *r);
 
+/* No lease waits to be released. */
+bool recorder_idle(const struct recorder *r);
+
 #endif

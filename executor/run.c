@@ -20,8 +20,6 @@
 
 enum {
     STORE_MS = 30000,
-    UPLOAD_MS = 60000,
-    START_MS = 30000,
     KILL_SLACK_MS = 5000,         /* the host's own kill deadline lies behind ours */
     TTL_SLACK_MS = 60000,         /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
     PROMPT_ARG_BYTES = 64 * 1024, /* rides in Start; a larger one is uploaded */
@@ -42,10 +40,10 @@ enum { STEP_VERSION, STEP_PROMPT, STEP_CREATE, STEP_UPLOAD, STEP_START, STEP_RUN
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
     [STEP_PROMPT] = {"prompt", enter_prompt, STORE_MS, late_ours},
-    [STEP_CREATE] = {"create", enter_create, 0,
-                     late_ours}, /* the provider keeps the deadline and reconciles */
-    [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
-    [STEP_START] = {"start", enter_start, START_MS, late_ours},
+    /* the provider keeps these three's deadlines, and reconciles */
+    [STEP_CREATE] = {"create", enter_create, 0, late_ours},
+    [STEP_UPLOAD] = {"upload", enter_upload, 0, late_ours},
+    [STEP_START] = {"start", enter_start, 0, late_ours},
     [STEP_RUN] = {"run", enter_run, 0, late_run}, /* the invocation's own limit, set on entering */
 };
 
@@ -167,11 +165,36 @@ static void end_quota(struct job *j, const struct sandbox_failure *f)
     log_info("the provider's quota is reached: handing the job back", LF_INT("wait_ms", wait_ms));
     governor_pause(j->x->governor, wait_ms);
     intake_pause(j->x->intake, wait_ms);
-    if (j->holds_permit)
-        governor_return(j->x->governor, 1);
-    j->holds_permit = false;
+    j->create_sent = false; /* the provider made nothing */
     flow_deinit(&j->flow);
     recorder_hand_back(j->x->recorder, j);
+}
+
+/* This process stops. Without a sandbox the job goes back as it came; with one the attempt is over (its usage
+ * is recorded) and the next begins elsewhere, at once and at nobody's expense but the cap on all re-runs. */
+static void end_leaving(struct job *j)
+{
+    struct outcome *o;
+    bool started = j->phase == JOB_RUNNING;
+    if (!j->has_sandbox) {
+        sandbox_cancel(&j->request);
+        flow_deinit(&j->flow);
+        recorder_hand_back(j->x->recorder, j);
+        return;
+    }
+    o = outcome_begin(j);
+    o->what = OUTCOME_RETRY;
+    o->reason = STR("executor_stopped");
+    o->reruns = j->entry.reruns;
+    o->blames = (int16_t)(j->entry.blames + (started ? 1 : 0));
+    o->not_before = wall_now();
+    if (o->reruns + o->blames > INV_MAX_ATTEMPTS) {
+        o->what = OUTCOME_RESULT;
+        o->state = INV_ERROR;
+        o->error = ERR_JOB_SANDBOX_LOST;
+        o->error_message = str_of(err_public_text(ERR_JOB_SANDBOX_LOST));
+    }
+    finish(j);
 }
 
 static void late_ours(void *self)
@@ -188,8 +211,12 @@ void run_stop(struct job *j)
 {
     if (j->flow.at == STEP_CREATE && j->request != NULL)
         return; /* a create cannot be withdrawn: its answer is waited for, so that nothing leaks */
-    if (!end_fenced(j))
+    if (end_fenced(j))
+        return;
+    if (j->canceled)
         end_canceled(j);
+    else
+        end_leaving(j);
 }
 
 /* ---- version ---- */
@@ -344,6 +371,8 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
         end_canceled(j);
     else if (f != NULL && f->quota)
         end_quota(j, f);
+    else if (j->leaving)
+        end_leaving(j);
     else if (f != NULL)
         end_ours(j, ERR_JOB_PROVIDER, f->err.msg);
     else
@@ -355,11 +384,13 @@ static void enter_create(void *self)
     struct job *j = self;
     const struct settings *s = j->x->settings;
     const struct sandbox_create spec = {.template_id = j->version.snapshot,
-                                        .ttl_ms = START_MS + UPLOAD_MS + j->entry.timeout_ms + TTL_SLACK_MS,
+                                        .ttl_ms =
+                                            2 * s->start_deadline_ms + j->entry.timeout_ms + TTL_SLACK_MS,
                                         .deployment = j->x->deployment,
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
                                         .deadline_ms = s->create_deadline_ms};
+    j->create_sent = true;
     j->request = sandbox_create(j->x->provider, &spec, on_created, j);
     if (j->request == NULL)
         end_ours(j, ERR_JOB_PROVIDER, "the provider refused a create");
@@ -386,8 +417,8 @@ static void enter_upload(void *self)
         flow_next(&j->flow);
         return;
     }
-    j->request = sandbox_write_file(j->x->provider, &j->sandbox, PROMPT_FILE, j->entry.prompt, UPLOAD_MS,
-                                    on_uploaded, j);
+    j->request = sandbox_write_file(j->x->provider, &j->sandbox, PROMPT_FILE, j->entry.prompt,
+                                    j->x->settings->start_deadline_ms, on_uploaded, j);
     if (j->request == NULL)
         end_ours(j, ERR_JOB_PROVIDER, "the provider refused an upload");
 }
@@ -483,7 +514,7 @@ static void enter_start(void *self)
                                        .cmd = "/bin/sh",
                                        .args = args,
                                        .kill_after_ms = j->entry.timeout_ms + KILL_SLACK_MS,
-                                       .start_deadline_ms = START_MS};
+                                       .start_deadline_ms = j->x->settings->start_deadline_ms};
     const struct sandbox_process_events events = {
         .on_start = on_start, .on_stdout = on_stdout, .on_stderr = on_stderr, .on_end = on_end, .arg = j};
     if (!arg || prompt != NULL)

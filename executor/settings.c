@@ -1,17 +1,23 @@
 /* The executor's configuration table. */
 #include "settings.h"
 
-#define ROW(key, kind, field, ...)                               \
-    {                                                            \
-        key, kind, offsetof(struct settings, field), __VA_ARGS__ \
+#include "base/log.h"
+#include "postgres/pg.h"
+#include "redis/redis.h"
+
+#define ROW(k, kind_, field, fallback_, required_, min_, max_, help_, ...)                                \
+    {                                                                                                     \
+        .key = (k), .kind = (kind_), .offset = offsetof(struct settings, field), .fallback = (fallback_), \
+        .required = (required_), .min = (min_), .max = (max_), .help = (help_), __VA_ARGS__               \
     }
 
 static const struct config_row rows[] = {
     ROW("SANDPIPER_DATABASE_URL", CONFIG_STRING, database_url, NULL, true, 0, 0,
-        "PostgreSQL, as libpq reads it: postgresql://user@host/db"),
+        "PostgreSQL, as libpq reads it: postgresql://user@host/db", .check = pg_url_check),
     ROW("SANDPIPER_REDIS_URL", CONFIG_STRING, redis_url, NULL, true, 0, 0,
-        "Redis: redis://[user:password@]host[:port][/db] or unix:///path"),
-    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error"),
+        "Redis: redis://[user:password@]host[:port][/db] or unix:///path", .check = redis_url_check),
+    ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", false, 0, 0, "debug, info, warn or error",
+        .check = log_level_check),
     ROW("SANDPIPER_SPOOL_DIR", CONFIG_STRING, spool_dir, "/tmp", false, 0, 0,
         "directory for unlinked temporary files (large outputs)"),
     ROW("SANDPIPER_EXECUTOR_JOBS", CONFIG_INT, max_jobs, "200", false, 1, 20000,
@@ -26,6 +32,8 @@ static const struct config_row rows[] = {
         "output kept of one invocation; more is cut and marked"),
     ROW("SANDPIPER_CREATE_DEADLINE", CONFIG_MS, create_deadline_ms, "80s", false, 1000, 600000,
         "how long creating a sandbox may take; E2B's own limit is 70 s"),
+    ROW("SANDPIPER_START_DEADLINE", CONFIG_MS, start_deadline_ms, "30s", false, 1000, 600000,
+        "how long starting the program in a sandbox may take, and how long uploading a large prompt before"),
     ROW("SANDPIPER_E2B_CREATES_PER_SECOND", CONFIG_INT, creates_per_sec, "0", false, 0, 100000,
         "the provider's quota for creates, for the whole fleet; 0: unlimited"),
     ROW("SANDPIPER_E2B_LIVE_SANDBOXES", CONFIG_INT, live_limit, "0", false, 0, 1000000,

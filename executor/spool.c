@@ -8,6 +8,16 @@
 
 enum { TAIL_BYTES = 4096 };
 
+int spool_check(const char *dir, struct err *err)
+{
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_set(err, ERR_CONFIG, "SANDPIPER_SPOOL_DIR: no file can be made in %s: %s", dir,
+                       strerror(errno));
+    close(fd);
+    return 0;
+}
+
 void spool_init(struct spool *s, struct spool_budget *budget, int64_t cap)
 {
     *s = (struct spool){.budget = budget, .fd = -1, .cap = cap};

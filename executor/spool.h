@@ -27,6 +27,9 @@ struct spool {
     bool truncated;
 };
 
+/* Whether unlinked files can be made in dir. The error names the directory and what is wrong. */
+int spool_check(const char *dir, struct err *err);
+
 void spool_init(struct spool *s, struct spool_budget *budget, int64_t cap);
 void spool_deinit(struct spool *s); /* closes, gives the budget back; fine twice */
 
