@@ -344,6 +344,13 @@ class Stack:
         assert r.status == 200, body
         return json.loads(body)
 
+    def destroy(self, sandbox_id):
+        """Behind everybody's back."""
+        c = http.client.HTTPConnection("127.0.0.1", self.sandboxd_port, timeout=10)
+        c.request("DELETE", f"/sandboxes/{sandbox_id}", headers={"X-API-Key": E2B_KEY})
+        c.getresponse().read()
+        c.close()
+
     def quiet(self, seconds=20):
         """Waits until nothing is left: no sandbox, no stream entry, no pending entry, no live record."""
         def streams_empty():
