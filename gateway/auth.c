@@ -131,7 +131,7 @@ void auth_check(struct auth *a, struct call *c, void (*next)(struct call *c))
         return;
     }
     if (!crypto_api_key_hash(text, hash)) {
-        call_fail_code(c, ERR_UNAUTHORIZED, "the API key is malformed; keys begin with sp_");
+        call_fail_code(c, ERR_UNAUTHORIZED, "the API key is malformed: keys are sp_ and 43 characters");
         return;
     }
     struct cached *k;

@@ -317,7 +317,7 @@ int api_complain(const struct cli *cli, const struct reply *r)
                   r->status);
     else
         cli_error("%.*s (%.*s, status %d)", STR_ARG(detail), STR_ARG(code), r->status);
-    const char *next = advice(cli, code, r->status);
+    const char *next = code.n > 0 ? advice(cli, code, r->status) : NULL;
     if (next != NULL)
         fprintf(stderr, "%s\n", next);
     return STATUS_API;

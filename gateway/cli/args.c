@@ -74,6 +74,24 @@ static int take(const struct cli_option *row, const char *value)
     return 0;
 }
 
+static int unknown_option(const struct parser *p, const char *command, const char *given)
+{
+    struct str name = str_of(given + strspn(given, "-")), before;
+    unsigned least = 3;
+    const char *best = NULL;
+    str_split(&name, '=', &before);
+    for (int i = 0; i < p->count; i++) {
+        unsigned d = str_distance(before, str_of(p->rows[i].name));
+        if (d < least) {
+            least = d;
+            best = p->rows[i].name;
+        }
+    }
+    if (best != NULL)
+        return cli_error("unknown option %s; did you mean --%s?", given, best);
+    return cli_error("unknown option %s; see sandpiper %s --help", given, command);
+}
+
 /* 0, or the exit status. */
 static int parse_options(struct parser *p, int argc, char **argv)
 {
@@ -87,7 +105,7 @@ static int parse_options(struct parser *p, int argc, char **argv)
         else if (code == ':')
             status = cli_error("%s needs an argument", argv[optind - 1]);
         else if (code == '?')
-            status = cli_error("unknown option %s; see sandpiper %s --help", argv[optind - 1], argv[0]);
+            status = unknown_option(p, argv[0], argv[optind - 1]);
         else
             status = take(&p->rows[code - FIRST_CODE], optarg);
         if (status != 0)

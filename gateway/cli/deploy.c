@@ -65,6 +65,18 @@ static bool manifest_has_name(const char *dir)
     return has;
 }
 
+static int check_directory(const struct deploy *d)
+{
+    struct stat st;
+    if (stat(d->dir, &st) != 0)
+        return cli_error("%s: %s", d->dir, strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return 0;
+    return cli_error("%s is no directory. An agent is a directory with a program in it (index.js, main.py or "
+                     "run.sh): name the directory",
+                     d->dir);
+}
+
 static int choose_name(struct deploy *d)
 {
     char real[PATH_MAX];
@@ -78,7 +90,10 @@ static int choose_name(struct deploy *d)
     for (char *p = d->slug; *p != '\0'; p++)
         *p = *p == '_' || *p == '.' ? '-' : *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
     if (!is_slug(d->slug))
-        return cli_error("the agent has no name: give --name, or \"name\" in agent.json");
+        return cli_error(
+            "the directory's name, %s, is no agent's: those are of lower-case letters, digits and "
+            "hyphens.\nGive --name, or \"name\" in agent.json",
+            basename(real));
     d->name = d->slug;
     return 0;
 }
@@ -100,14 +115,13 @@ static int pack(struct deploy *d)
     d->fd = open_spool();
     if (d->fd < 0)
         return cli_error("no room for the archive: %s", strerror(errno));
-    if (pack_directory(d->dir, d->fd, &files, &err) != 0)
+    if (pack_directory(d->dir, d->fd, ARCHIVE_MAX, &files, &err) != 0)
         return cli_error("%s", err.msg);
     if (files == 0)
-        return cli_error("there is no file to deploy in %s", d->dir);
-    if (fstat(d->fd, &st) != 0 || st.st_size > ARCHIVE_MAX)
-        return cli_error("the archive has %lld MiB; at most %d are accepted.\nName what is not needed in "
-                         ".sandpiperignore.",
-                         (long long)(st.st_size >> 20), ARCHIVE_MAX >> 20);
+        return cli_error("there is no file to deploy in %s: an agent has an index.js, main.py or run.sh",
+                         d->dir);
+    if (fstat(d->fd, &st) != 0 || st.st_size == 0)
+        return cli_error("the archive cannot be read back: %s", strerror(errno));
     d->bytes = (size_t)st.st_size;
     d->map = mmap(NULL, d->bytes, PROT_READ, MAP_PRIVATE, d->fd, 0);
     return d->map != MAP_FAILED ? 0 : cli_error("no memory for the archive");
@@ -211,14 +225,23 @@ static int print_end(struct deploy *d)
 
 static int deploy(struct deploy *d)
 {
-    int status = choose_name(d);
+    int status = check_directory(d);
+    if (status == 0)
+        status = choose_name(d);
     if (status == 0)
         status = pack(d);
-    if (status == 0)
-        status = upload(d);
+    if (status != 0)
+        return status;
+    cli_catch_interrupt(d->cli);
+    status = upload(d);
     if (status == 0 && !d->no_wait)
         status = wait_for_build(d);
     cli_spin(d->cli, NULL);
+    if (status == STATUS_INTERRUPTED && d->version > 0)
+        cli_error("the build of %s version %lld goes on; 'sandpiper agents' shows its end", d->agent_name,
+                  (long long)d->version);
+    else if (status == STATUS_INTERRUPTED)
+        cli_error("the upload was broken off; 'sandpiper agents' shows whether it had arrived");
     return status == 0 ? print_end(d) : status;
 }
 

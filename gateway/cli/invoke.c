@@ -179,8 +179,10 @@ static int cancel(struct invoke *in)
 {
     char path[PATH_BYTES];
     cli_spin(in->cli, NULL);
+    cli_spin(in->cli, "canceling; Ctrl-C again leaves");
     in->cli->interrupted = false;
     if (in->id[0] == '\0' && submit(in, 0) != 0) {
+        cli_spin(in->cli, NULL);
         cli_error("the job may have been accepted; the same command with --idempotency-key %s finds it",
                   in->key != NULL ? in->key : in->key_text);
         return STATUS_INTERRUPTED;
@@ -189,6 +191,7 @@ static int cancel(struct invoke *in)
     const struct api_request q = {.method = "POST", .path = path, .retry = API_RETRY_ALL};
     reply_deinit(&in->record);
     api_call(in->cli, &q, &in->record);
+    cli_spin(in->cli, NULL);
     if (in->record.kind != REPLY_OK) {
         cli_error("%s could not be canceled", in->id);
         return api_complain(in->cli, &in->record);
@@ -312,7 +315,7 @@ static int invoke(struct invoke *in)
 
 int command_invoke(struct cli *cli, int argc, char **argv)
 {
-    struct invoke in = {.cli = cli};
+    struct invoke in = {.cli = cli, .timeout_s = -1};
     const struct cli_option options[] = {
         {"timeout", CLI_NUMBER, &in.timeout_s, "S", "the program's time limit in seconds (default 120)"},
         {"no-wait", CLI_FLAG, &in.no_wait, NULL, "print the invocation's id and leave"},
@@ -329,6 +332,8 @@ int command_invoke(struct cli *cli, int argc, char **argv)
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;
+    if (in.timeout_s == 0)
+        return cli_error("--timeout needs a number of seconds from 1 up");
     if (in.key != NULL && (in.key[0] == '\0' || strlen(in.key) > 255))
         return cli_error("an idempotency key has 1 to 255 characters");
     in.agent = argv[first];

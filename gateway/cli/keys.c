@@ -2,6 +2,7 @@
  * operators. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli.h"
 #include "database.h"
@@ -40,6 +41,12 @@ static void print_json(const struct create *x, const char *key, const char *name
     buf_deinit(&out);
 }
 
+static bool is_slug(const char *s)
+{
+    size_t n = strlen(s);
+    return n > 0 && n <= 63 && s[0] != '-' && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
+}
+
 static int create(struct cli *cli, const char *url, const char *tenant, const char *name)
 {
     char key[API_KEY_TEXT_BYTES];
@@ -50,11 +57,14 @@ static int create(struct cli *cli, const char *url, const char *tenant, const ch
         return cli_error("%s", x.err.msg);
     crypto_api_key_new(key);
     if (key_create(pg, str_of(tenant), true, str_of(name), str_of(key), CREATE_MS, on_created, &x, &x.err) ==
-        0)
+        0) {
+        cli_spin(cli, "waiting for the database");
         loop_run(cli->loop);
+        cli_spin(cli, NULL);
+    }
     pg_close(&pg);
     if (x.err.code != ERR_NONE) {
-        cli_error("%s\nHas 'sandpiper migrate' been run?", x.err.msg);
+        cli_error("%s\n%s", x.err.msg, database_advice(&x.err));
         crypto_wipe(key, sizeof key);
         return STATUS_API;
     }
@@ -85,6 +95,8 @@ int command_keys(struct cli *cli, int argc, char **argv)
         return status;
     if (strcmp(argv[first], "create") != 0)
         return cli_error("there is no command keys %s; see sandpiper keys --help", argv[first]);
+    if (!is_slug(tenant))
+        return cli_error("--tenant takes lower-case letters, digits and hyphens, at most 63");
     const char *url = database_url(option);
     return url != NULL ? create(cli, url, tenant, name) : STATUS_USAGE;
 }

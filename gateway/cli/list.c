@@ -23,7 +23,8 @@ struct walk {
     int page;           /* records a page */
     int64_t left;       /* still to show; -1: all */
     int64_t shown;
-    bool more; /* there were more than were asked for */
+    const char *hint; /* told with a query that was refused; may be NULL */
+    bool more;        /* there were more than were asked for */
     void (*take)(struct walk *w, const struct reply *r, const struct json_value *records);
 };
 
@@ -92,6 +93,8 @@ static int take_page(struct walk *w, struct buf *cursor)
     cli_spin(w->cli, NULL);
     const struct json_value *records = json_get(json_root(r.doc), w->member);
     int status = reply_check(w->cli, &r, w->member);
+    if (w->hint != NULL && r.kind == REPLY_PROBLEM && r.status == 400)
+        fprintf(stderr, "%s\n", w->hint);
     buf_clear(cursor);
     if (status == STATUS_OK) {
         buf_str(cursor, reply_str(json_root(r.doc), "next_cursor"));
@@ -281,6 +284,8 @@ static int list_invocations(struct cli *cli, const struct ls *ls)
                              : ls->limit > 0 ? ls->limit
                                              : SHOWN_DEFAULT,
                      .take = print_invocations};
+    if (ls->since != NULL || ls->until != NULL || ls->metadata.count > 0)
+        w.hint = "--since is created_after, --until is created_before.";
     buf_init(&w.path, PATH_MAX_BYTES);
     buf_cstr_append(&w.path, "/v1/invocations?");
     int status = put_filters(ls, &w.path);

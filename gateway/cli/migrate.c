@@ -20,10 +20,19 @@ const char *database_url(const char *given)
     return NULL;
 }
 
+/* A database that answers may lack its schema; one that does not is not there. */
+const char *database_advice(const struct err *err)
+{
+    if (err->code == ERR_PG || err->code == ERR_PG_DATA)
+        return "Has 'sandpiper migrate' been run?";
+    return "Is PostgreSQL running? SANDPIPER_DATABASE_URL says where.";
+}
+
 static void on_step(void *arg, const struct migration *m)
 {
     struct migrate *x = arg;
     x->applied++;
+    cli_spin(x->cli, NULL);
     if (!x->cli->json)
         printf("applied %04d %s\n", m->version, m->name);
 }
@@ -32,8 +41,10 @@ static void on_done(void *arg, const struct err *err)
 {
     struct migrate *x = arg;
     loop_stop(x->cli->loop);
+    cli_spin(x->cli, NULL);
     if (err != NULL) {
-        cli_error("%s", err->msg);
+        bool answered = err->code == ERR_PG || err->code == ERR_PG_DATA;
+        cli_error("%s%s%s", err->msg, answered ? "" : "\n", answered ? "" : database_advice(err));
         x->status = STATUS_API;
     } else if (x->cli->json) {
         printf("{\"applied\":%d,\"version\":%d}\n", x->applied, migrations[migration_count - 1].version);
@@ -65,6 +76,7 @@ int command_migrate(struct cli *cli, int argc, char **argv)
         cli_error("%s", err.msg);
         return STATUS_API;
     }
+    cli_spin(cli, "waiting for the database");
     loop_run(cli->loop);
     return x.status;
 }

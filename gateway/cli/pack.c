@@ -33,7 +33,7 @@ struct pack {
     FTS *tree;
     struct ignore ignore;
     size_t root_len; /* of "dir/" in the paths */
-    int64_t files;
+    int64_t files, max_bytes;
     struct err *err;
 };
 
@@ -109,6 +109,17 @@ static int archive_fault(struct pack *p)
     return err_set(p->err, ERR_IO, "cannot write the archive: %s", archive_error_string(p->out));
 }
 
+/* The compressor lags behind by less than a block or two. */
+static int check_size(const struct pack *p)
+{
+    if (archive_filter_bytes(p->out, -1) <= p->max_bytes)
+        return 0;
+    return err_set(p->err, ERR_LIMIT,
+                   "the archive has more than the %lld MiB that are accepted.\nName what is not needed in "
+                   ".sandpiperignore; is it the right directory?",
+                   (long long)(p->max_bytes >> 20));
+}
+
 /* Exactly `left` bytes of the file, which may change under us. */
 static int copy_content(struct pack *p, const char *path, int fd, int64_t left)
 {
@@ -120,6 +131,8 @@ static int copy_content(struct pack *p, const char *path, int fd, int64_t left)
         if (archive_write_data(p->out, block, (size_t)n) < 0)
             return archive_fault(p);
         left -= n;
+        if (check_size(p) != 0)
+            return -1;
     }
     return 0;
 }
@@ -144,16 +157,24 @@ static int write_header(struct pack *p, struct archive_entry *e, const FTSENT *f
     return archive_write_header(p->out, e) == ARCHIVE_OK ? 0 : archive_fault(p);
 }
 
+static int unreadable(const struct pack *p, const char *path, int why)
+{
+    return err_set(p->err, ERR_IO, "%.120s: %s\nIf it is not needed, name it in .sandpiperignore.",
+                   path[0] != '\0' ? path : "the directory", strerror(why));
+}
+
 static int add_entry(struct pack *p, const FTSENT *f, const char *path)
 {
     bool regular = f->fts_info == FTS_F;
     int fd = regular ? open(f->fts_accpath, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
     if (regular && fd < 0)
-        return err_set(p->err, ERR_IO, "%.120s: %s", path, strerror(errno));
+        return unreadable(p, path, errno);
     struct archive_entry *e = archive_entry_new();
     int rc = e != NULL ? write_header(p, e, f, path) : err_set(p->err, ERR_NO_MEMORY, "no memory");
     if (rc == 0 && regular)
         rc = copy_content(p, path, fd, f->fts_statp->st_size);
+    if (rc == 0)
+        rc = check_size(p);
     archive_entry_free(e);
     if (fd >= 0)
         close(fd);
@@ -181,7 +202,7 @@ static int visit(struct pack *p, FTSENT *f)
     case FTS_DNR:
     case FTS_ERR:
     case FTS_NS:
-        return err_set(p->err, ERR_IO, "%.120s: %s", path, strerror(f->fts_errno));
+        return unreadable(p, path, f->fts_errno);
     default:
         return 0; /* sockets, pipes, devices: no part of a program */
     }
@@ -219,9 +240,9 @@ static int write_all(struct pack *p, char *dir, int fd)
     return archive_write_close(p->out) == ARCHIVE_OK ? 0 : archive_fault(p);
 }
 
-int pack_directory(const char *dir, int fd, int64_t *files_out, struct err *err)
+int pack_directory(const char *dir, int fd, int64_t max_bytes, int64_t *files_out, struct err *err)
 {
-    struct pack p = {.err = err};
+    struct pack p = {.err = err, .max_bytes = max_bytes};
     char *root = strdup(dir);
     size_t n = root != NULL ? strlen(root) : 0;
     while (n > 1 && root[n - 1] == '/')

@@ -8,7 +8,8 @@
 
 /* Writes dir's tree into fd. Left out: node_modules, .git, __pycache__, .sandpiper, and what .sandpiperignore
  * in dir names: one pattern a line (fnmatch); with a '/' it is matched against the path from dir, else
- * against each name; a '/' at its end means directories only. *files_out: how many files. */
-int pack_directory(const char *dir, int fd, int64_t *files_out, struct err *err);
+ * against each name; a '/' at its end means directories only. *files_out: how many files.
+ * It stops as soon as the archive exceeds max_bytes. */
+int pack_directory(const char *dir, int fd, int64_t max_bytes, int64_t *files_out, struct err *err);
 
 #endif

@@ -133,11 +133,14 @@ static int fill_defaults(const struct agent_tree *tree, bool install_set, struct
 {
     if (out->runtime[0] == '\0')
         guess_runtime(tree, out);
-    if (strcmp(out->runtime, "node") != 0 && strcmp(out->runtime, "python") != 0 &&
-        strcmp(out->runtime, "command") != 0)
+    if (out->runtime[0] == '\0')
         return err_set(
             err, ERR_BAD_MANIFEST,
-            "agent.json: \"runtime\" must be node, python or command (or add an index.js or main.py)");
+            "there is no program that can be recognised: add an index.js, main.py or run.sh at the top, "
+            "or an agent.json that has \"runtime\" and \"entry\"");
+    if (strcmp(out->runtime, "node") != 0 && strcmp(out->runtime, "python") != 0 &&
+        strcmp(out->runtime, "command") != 0)
+        return err_set(err, ERR_BAD_MANIFEST, "agent.json: \"runtime\" must be node, python or command");
     if (out->entry[0] == '\0')
         snprintf(out->entry, sizeof out->entry, "%s", default_entry(tree, out->runtime));
     if (out->entry[0] == '\0')

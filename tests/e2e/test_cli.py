@@ -255,6 +255,99 @@ def test_deploy_shows_a_failed_build(gateway, tmp_path):
     assert r.returncode == 1 and b"npm ERR! no\n" in r.stderr and b"npm install failed (build_failed)" in r.stderr
 
 
+def test_what_cannot_be_deployed(gateway, tmp_path):
+    """Each refusal says what to do, and nothing is sent."""
+    def refused(path, words, *args):
+        r = cli(gateway, "deploy", path, *args)
+        return r.returncode == 2 and r.stdout == b"" and all(w in r.stderr for w in words) and gateway.seen == []
+
+    program = tmp_path / "main.py"
+    program.write_text("x")
+    assert refused(program, [b"main.py is no directory", b"name the directory"])
+    assert refused(tmp_path / "absent", [b"No such file"])
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty", [b"no file to deploy", b"main.py"])
+    (tmp_path / "My Agent").mkdir()
+    (tmp_path / "My Agent/main.py").write_text("x")
+    assert refused(tmp_path / "My Agent", [b"My Agent", b"--name"])
+    assert refused(tmp_path / "My Agent", [b"--name takes"], "--name", "My")
+
+
+def test_a_directory_that_cannot_be_read(gateway, tmp_path):
+    root = agent_dir(tmp_path / "x")
+    (root / "sub/keep.txt").unlink()
+    (root / "sub/keep.txt").mkdir()
+    tmp_path.chmod(0o755)
+    (root / "agent.js").chmod(0)
+    argv = [BIN / "sandpiper", "deploy", root]
+    if os.geteuid() == 0:
+        for p in tmp_path.parents:
+            if p != pathlib.Path("/tmp") and str(p).startswith("/tmp/"):
+                p.chmod(p.stat().st_mode | 0o111)
+        argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--", *argv]
+    r = subprocess.run(argv, env=env(gateway), capture_output=True, timeout=60)
+    assert r.returncode == 2 and b"agent.js: Permission denied" in r.stderr and b".sandpiperignore" in r.stderr
+    assert gateway.seen == []
+
+
+def test_packing_ends_at_the_limit(gateway, tmp_path):
+    """A directory that was not meant (/, say) is not packed to its end: the second file is never read."""
+    (tmp_path / "a").write_bytes(os.urandom(1 << 20) * 130)  # does not compress: it repeats beyond gzip's window
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "b").write_text("x")
+    (tmp_path / "b").chmod(0)
+    r = cli(gateway, "deploy", tmp_path, "--name", "x")
+    assert r.returncode == 2 and b"100 MiB" in r.stderr and b".sandpiperignore" in r.stderr and gateway.seen == []
+
+
+def test_interrupting_a_deploy_says_what_goes_on(gateway, tmp_path):
+    polled, release = threading.Event(), threading.Event()
+
+    def hang():
+        polled.set()
+        release.wait(20)
+        return 200, build("building")
+
+    gateway.answers["POST /v1/agents"] = (202, build("building"))
+    gateway.answers["GET /v1/agents/my-agent"] = hang
+    p = subprocess.Popen([BIN / "sandpiper", "deploy", agent_dir(tmp_path / "my-agent")], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env(gateway))
+    assert polled.wait(20)
+    p.send_signal(signal.SIGINT)
+    _, stderr = p.communicate(timeout=20)
+    release.set()
+    assert p.returncode == 130 and b"the build of my-agent version 4 goes on; 'sandpiper agents'" in stderr
+
+
+@pytest.mark.parametrize("args, words", [
+    (["invoke", "a", "b", "--timout", "5"], b"did you mean --timeout?"),
+    (["ls", "--stauts=open"], b"did you mean --status?"),
+    (["invoke", "a", "b", "--nope"], b"see sandpiper invoke --help"),
+    (["invoke", "a", "b", "--timeout", "0"], b"from 1 up"),
+    (["keys", "create", "--tenant", "Bad_Name"], b"--tenant takes lower-case letters"),
+])
+def test_usage_errors_help(gateway, args, words):
+    r = cli(gateway, *args, SANDPIPER_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert r.returncode == 2 and words in r.stderr and gateway.seen == []
+
+
+def test_what_is_no_gateway_is_not_asked_for_a_key(gateway):
+    gateway.answers["GET /v1/invocations"] = (401, b"who are you?")
+    r = cli(gateway, "ls")
+    assert r.returncode == 3 and b"check SANDPIPER_URL" in r.stderr and b"SANDPIPER_API_KEY" not in r.stderr
+
+
+def test_a_refused_time_names_the_options(gateway):
+    gateway.answers["GET /v1/invocations"] = (400, {"code": "invalid_query", "detail": "created_after must be", "status": 400})
+    r = cli(gateway, "ls", "--since", "2d", "--metadata", "a=b")
+    assert r.returncode == 3 and b"--since is created_after" in r.stderr
+
+
+def test_without_a_database(gateway):
+    r = cli(gateway, "keys", "create", SANDPIPER_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert r.returncode == 3 and b"Is PostgreSQL running?" in r.stderr and b"migrate" not in r.stderr
+
+
 def test_looking(gateway):
     gateway.answers[f"GET /v1/invocations/{ID}"] = (200, record(status="succeeded", output="text"))
     gateway.answers[f"GET /v1/invocations/{ID}/logs"] = (200, b"log\xff")
