@@ -4,8 +4,14 @@
  * Back-pressure is the pipe's: while any watcher is paused, nothing is read and the program blocks in write,
  * as on E2B. The program's end is the end: it is told when the status is known and both pipes are at their
  * end, or LINGER_MS after the status when children that it left behind hold the pipes (E2B waits for those
- * without a limit); a client that sent a signal does not wait at all. A watcher may free its owner inside
- * on_end: it is unlinked before. */
+ * without a limit); a client that sent a signal does not wait at all. At the time limit a program that has
+ * ended by then is told as it ended, and not as late.
+ *
+ * Out of memory is a program whose sandbox lost a process to the kernel's OOM killer while it ran, and that
+ * ended by KILL itself or with status 137, a shell's word for that; not by a signal of its client. One that
+ * survives its child's end, or fails in its own way, is told by its own status.
+ *
+ * A watcher may free its owner inside on_end: it is unlinked before. */
 #include "process.h"
 
 #include <errno.h>
@@ -22,7 +28,8 @@
 enum {
     READ_BUDGET = 8,
     MAX_CONFIG = 1 << 20,
-    LINGER_MS = 1000,     /* for what children still write behind a program's end */
+    LINGER_MS = 1000, /* for what children still write behind a program's end */
+    SHELL_KILLED = 128 + SIGKILL,
     PAUSED_LOOK_MS = 100, /* a watcher is slow: what the program itself wrote is not dropped */
 };
 
@@ -212,7 +219,8 @@ static void note_usage(struct process *p)
     cell_usage(sandbox_cell(p->sandbox), &usage);
     p->exit.cpu_us = usage.cpu_us;
     p->exit.memory_peak_bytes = usage.memory_peak_bytes;
-    p->exit.oom_killed = usage.oom_kills > p->oom_before;
+    bool killed = p->exit.code == (p->exit.exited ? SHELL_KILLED : SIGKILL);
+    p->exit.oom_killed = killed && !p->killed && usage.oom_kills > p->oom_before;
 }
 
 static void process_end(struct process *p)
@@ -516,6 +524,10 @@ static void on_kill_timer(void *arg)
     struct process *p = arg;
     struct process_watch *w = p->starter;
     process_note_kill(p);
+    if (p->state == PROCESS_EXITED) {
+        drain_and_end(p);
+        return;
+    }
     if (p->state == PROCESS_RUNNING) {
         struct wire_writer *msg = sandbox_message(p->sandbox, WIRE_SIGNAL);
         wire_put_u32(msg, (uint32_t)p->pid);

@@ -18,7 +18,7 @@ struct process_exit {
     bool exited;                       /* else: a signal */
     int code;                          /* or the signal */
     int64_t cpu_us, memory_peak_bytes; /* of the whole sandbox; -1 unknown */
-    bool oom_killed; /* the kernel killed a process of the sandbox for memory while this one ran */
+    bool oom_killed;                   /* it ended because the sandbox's memory did: see process.c */
 };
 
 /* Somebody who follows a process; embedded in its owner. */
