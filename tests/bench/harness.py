@@ -180,7 +180,7 @@ class Figures:
     """Rows of the table, CPU shares, and notes; printed once at the end."""
 
     def __init__(self):
-        self.rows, self.shares, self.notes = [], [], []
+        self.rows, self.shares, self.tables, self.notes = [], [], [], []
 
     def row(self, what, ours, peer=None, unit="/s", ratio_of=None, at_least=None, at_most=None):
         """The target, if any: the ratio to the peer (without a peer it stays open), or a value of ours."""
@@ -204,6 +204,10 @@ class Figures:
         self.shares.append({"what": what, "jobs": jobs,
                             "us_per_job": {k: round(v * 1e6 / jobs, 1) for k, v in cpu.spent.items()}})
 
+    def table(self, title, head, lines):
+        """One of its own, of texts: what is no rate with a peer."""
+        self.tables.append({"title": title, "head": head, "lines": lines})
+
     def note(self, text):
         self.notes.append(text)
 
@@ -214,14 +218,22 @@ class Figures:
             text = f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}"
             return f"{text} {unit}".rstrip() if not unit.startswith("/") else text + unit
 
+        def table(head, lines):
+            widths = [max(len(l[i]) for l in [head] + lines) for i in range(len(head))]
+            for l in [head, ["-" * w for w in widths]] + lines:
+                print("  ".join(c.ljust(w) for c, w in zip(l, widths)).rstrip())
+
         head = ["what", "ours", "peer", "ratio", "target", "met?"]
         lines = [[r["what"], r.get("why") or number(r["ours"], r["unit"]), number(r["peer"], r["unit"]),
                   "–" if r["ratio"] is None else f"{r['ratio']:.2f} ×", r["target"] or "–",
                   {True: "yes", False: "NO", None: "–"}[r["met"]]] for r in self.rows]
-        widths = [max(len(l[i]) for l in [head] + lines) for i in range(len(head))]
-        for l in [head, ["-" * w for w in widths]] + lines:
-            print("  ".join(c.ljust(w) for c, w in zip(l, widths)).rstrip())
-        print("\nCPU, µs a job (user + system):")
+        if lines:
+            table(head, lines)
+        for t in self.tables:
+            print(f"\n{t['title']}:")
+            table(t["head"], t["lines"])
+        if self.shares:
+            print("\nCPU, µs a job (user + system):")
         for s in self.shares:
             total = sum(s["us_per_job"].values())
             print(f"  {s['what']} ({s['jobs']:,} jobs): " +
