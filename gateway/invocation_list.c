@@ -201,11 +201,13 @@ static void reply(struct list *l, const struct record **records, size_t n)
     call_reply_json(l->c, 200, &body);
 }
 
-/* A statement that was ended by its time limit is the caller's to narrow. */
+/* A statement that was ended by its time limit is the caller's to narrow. That the outcome of a read is not
+ * known is no news: it has none. */
 static void fail(struct list *l, const struct err *err)
 {
     struct call *c = l->c;
-    if (err->code == ERR_PG && strcmp(pg_sqlstate(c->g->lists), "57014") == 0)
+    bool late = err->code == ERR_PG && strcmp(pg_sqlstate(c->g->lists), "57014") == 0;
+    if (late || err->code == ERR_TIMEOUT || err->code == ERR_OUTCOME_UNKNOWN)
         call_fail_code(c, ERR_UNAVAILABLE,
                        "the list took too long; ask for less of it by created_after and created_before");
     else

@@ -3,7 +3,9 @@
 Most rows are written by SQL, as a history that many days of running would leave; a gateway cannot tell the difference."""
 
 import json
+import os
 import re
+import signal
 import threading
 import time
 import urllib.parse
@@ -434,6 +436,31 @@ def test_attempts_are_written_like_the_rest(stack, client):
     id = client.run("probe", json.dumps({"text": "x"}))["id"]
     body = client.call("GET", f"/v1/invocations/{id}").body
     assert body == json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def test_a_list_that_hangs_holds_up_nobody(lists):
+    """Its own deadline ends it; what others ask for goes by another connection."""
+    s, t = lists.stack, lists.tenant()
+    (id,) = lists.fill(t, 1)
+    page(t)
+    backends = [int(pid) for pid in s.psql("select pid from pg_stat_activity where query like 'WITH c AS MATERIALIZED%'"
+                                           "or query like 'SELECT%NULL::bytea%' and pid <> pg_backend_pid()").split()]
+    assert backends
+    for pid in backends:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        answers = []
+        hanging = threading.Thread(target=lambda: answers.append(t.call("GET", "/v1/invocations")))
+        hanging.start()
+        assert t.get(id)["status"] == "succeeded" and t.call("GET", "/v1/agents").status == 200
+        assert not answers
+        hanging.join(30)
+        assert answers[0].status == 503 and answers[0].json["code"] == "unavailable"
+        assert "created_after" in answers[0].json["detail"] and answers[0].headers["Retry-After"]
+    finally:
+        for pid in backends:
+            os.kill(pid, signal.SIGCONT)
+    assert ids(page(t)["data"]) == [id]  # on a new connection
 
 
 def test_without_redis(lists):
