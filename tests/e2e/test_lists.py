@@ -302,6 +302,38 @@ def test_a_page_examines_a_bounded_number_of_rows(lists):
     lists.stack.psql("analyze")
 
 
+def test_a_small_tenant_does_not_pay_for_a_large_one(lists):
+    """The planner must not walk the primary key, in the right order but over everybody's rows."""
+    small, large, s = lists.tenant(), lists.tenant(), lists.stack
+    made = lists.fill(small, 3, ago_ms=2 * HOUR, priority="n % 3")
+    lists.fill(large, 50_000, ago_ms=HOUR, step_ms=1)
+    s.psql("analyze")
+    gateway = s.add_gateway()  # plans afresh, by those statistics
+    client = Client(gateway.port, small.key)
+
+    def read():
+        """Rows read by the listing index, and by any other way."""
+        ours = s.count("select coalesce(sum(idx_tup_read), 0) from pg_stat_user_indexes where relname like 'invocations_%'"
+                       " and indexrelname like '%tenant_priority_id%'")
+        return ours, s.count("select sum(seq_tup_read) + sum(idx_tup_fetch) from pg_stat_user_tables"
+                             " where relname like 'invocations_%'") + s.count(
+            "select sum(idx_tup_read) from pg_stat_user_indexes where relname like 'invocations_%' and indexrelname like '%pkey'")
+
+    before, pages = read(), 0
+
+    def listed():
+        nonlocal pages
+        pages += 1
+        for query in ({}, {"status": "succeeded"}, {"agent": "alpha"}):
+            assert ids(page(client, **query)["data"]) == made
+        return read()[0] > before[0]
+
+    until("the pages are in the statistics", listed, every=0.2)
+    assert read()[1] - before[1] < 100 * pages
+    gateway.stop()
+    s.gateways.remove(gateway)
+
+
 def test_open_ones_begin_at_the_mark(lists):
     """What the dispatchers know to have ended is not looked at for what is open."""
     t = lists.tenant()
@@ -408,6 +440,26 @@ class Tenant:
         c = Client(lists.stack.gateways[0].port, key)
         c.tenant = int(lists.stack.psql("select tenant from api_keys where hash = sha256('%s')" % key))
         return c
+
+
+def test_the_command_line(lists):
+    t, s = lists.tenant(), lists.stack
+    failed = lists.fill(t, 230, status=2, agent="beta", metadata="""'{"run":"a b"}'""")
+    lists.fill(t, 10)
+    made = ids(walk(t)[0])
+
+    def ls(*args):
+        r = s.cli("ls", *args, env={"SANDPIPER_API_KEY": t.key})
+        return r.stdout.decode(), r.stderr.decode()
+
+    lines = ls("--all", "--json")[0].splitlines()
+    assert [json.loads(line) for line in lines] == walk(t)[0]
+    rows = [line.split() for line in ls()[0].splitlines()]
+    assert rows[0][:3] == ["ID", "AGENT", "STATUS"] and [r[0] for r in rows[1:]] == made[:50]
+    lines = ls("--status", "failed", "--agent", "beta@1", "--metadata", "run=a b", "--since", "2h", "--limit", "210", "--json")[0]
+    assert [json.loads(line)["id"] for line in lines.splitlines()] == failed[:210]
+    assert ls("--status", "open") == ("", "sandpiper: no invocation matches\n")
+    assert json.loads(s.cli("agents", "--json", env={"SANDPIPER_API_KEY": t.key}).stdout.splitlines()[1])["name"] == "beta"
 
 
 # ---- live states ----
