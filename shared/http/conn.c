@@ -306,10 +306,12 @@ static bool next_known(struct conn *c, struct str *piece)
 {
     struct http_request *r = &c->request;
     size_t n = (int64_t)c->input.n < r->body_left ? c->input.n : (size_t)r->body_left;
+    if (n == 0)
+        return false;
     *piece = str_make(c->input.p, n);
     c->input = str_make(c->input.p + n, c->input.n - n);
     r->body_left -= (int64_t)n;
-    return n > 0;
+    return true;
 }
 
 static bool step_body(struct conn *c)
@@ -519,6 +521,15 @@ void conn_wake(struct conn *c)
 
 /* ---- the socket ---- */
 
+/* How much room to make for a body: at most about as much as has come of it, since what was only announced
+ * must not take memory. */
+static size_t body_step(const struct http_request *r)
+{
+    size_t n = r->body.len > FIRST_BODY_BYTES ? r->body.len : FIRST_BODY_BYTES;
+    n = n < 4 * READ_BYTES ? n : 4 * READ_BYTES;
+    return (uint64_t)r->body_left < n ? (size_t)r->body_left : n;
+}
+
 /* Reads a body of known length where it belongs. */
 static bool read_body(struct conn *c, ssize_t *n_out)
 {
@@ -526,7 +537,7 @@ static bool read_body(struct conn *c, ssize_t *n_out)
     if (c->state != CONN_BODY || r->mode != BODY_COLLECT || r->head.chunked || c->in.len > 0 ||
         r->body_left == 0)
         return false;
-    size_t want = r->body_left < 4 * READ_BYTES ? (size_t)r->body_left : 4 * READ_BYTES;
+    size_t want = body_step(r);
     char *to = body_reserve(r, want);
     if (to == NULL) {
         refuse(c, ERR_OVERLOADED, "too many bodies are held");

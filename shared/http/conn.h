@@ -21,6 +21,7 @@ enum {
     TURN_REQUESTS = 32,     /* requests of one connection in one wake-up */
     ARENA_BYTES = 64 * 1024,
     PEER_BYTES = 64,
+    FIRST_BODY_BYTES = 4 * 1024,   /* room made for a body before anything of it has come */
     QUIET_RENEW_BYTES = 64 * 1024, /* of a body: its connection is not slow */
     OUT_RENEW_BYTES = 16 * 1024,   /* taken by the client: its write deadline begins anew */
     SPARE_DESCRIPTORS = 128,       /* left to the rest of the process */

@@ -182,12 +182,14 @@ class Figures:
     def __init__(self):
         self.rows, self.shares, self.tables, self.notes = [], [], [], []
 
-    def row(self, what, ours, peer=None, unit="/s", ratio_of=None, at_least=None, at_most=None):
+    def row(self, what, ours, peer=None, unit="/s", ratio_of=None, ratio_at_most=None, at_least=None, at_most=None):
         """The target, if any: the ratio to the peer (without a peer it stays open), or a value of ours."""
         ratio = ours / peer if peer else None
         met, target = None, ""
         if ratio_of is not None:
             met, target = ratio and ratio >= ratio_of, f"≥ {ratio_of:g} ×"
+        elif ratio_at_most is not None:
+            met, target = ratio and ratio <= ratio_at_most, f"≤ {ratio_at_most:g} ×"
         elif at_least is not None:
             met, target = ours >= at_least, f"≥ {at_least:,}{unit}"
         elif at_most is not None:

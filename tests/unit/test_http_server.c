@@ -588,6 +588,22 @@ static void bodies_have_one_budget(void **state)
     peer_close(&late);
 }
 
+static void an_announced_length_takes_no_memory(void **state)
+{
+    (void)state;
+    struct peer p[4];
+    for (int i = 0; i < 4; i++) {
+        peer_open(&p[i]);
+        peer_send(&p[i], STR("POST /echo HTTP/1.1\r\n" H "Content-Length: 1000000\r\n\r\n"));
+        run_for(10);
+        peer_send(&p[i], STR("x"));
+        run_for(10);
+    }
+    assert_in_range(http_server_body_bytes(server), 4, 4 * 8192);
+    for (int i = 0; i < 4; i++)
+        peer_close(&p[i]);
+}
+
 static void a_full_server_drops_who_was_quiet_longest(void **state)
 {
     (void)state;
@@ -1029,6 +1045,7 @@ int main(void)
         T(a_body_has_a_deadline_as_a_whole),
         T(a_body_at_a_fair_rate_is_not_refused),
         T(bodies_have_one_budget),
+        T(an_announced_length_takes_no_memory),
         T(a_full_server_drops_who_was_quiet_longest),
         T(who_waits_for_an_answer_is_not_dropped),
         T(queries_are_checked_against_a_list),
