@@ -24,7 +24,8 @@ enum {
     FIRST_BODY_BYTES = 4 * 1024,   /* room made for a body before anything of it has come */
     QUIET_RENEW_BYTES = 64 * 1024, /* of a body: its connection is not slow */
     OUT_RENEW_BYTES = 16 * 1024,   /* taken by the client: its write deadline begins anew */
-    SPARE_DESCRIPTORS = 128,       /* left to the rest of the process */
+    BUSY_CONNECTIONS = 64,         /* beyond the most, only to be told so */
+    SPARE_DESCRIPTORS = 192,       /* left to them and to the rest of the process */
 };
 
 /* What the bodies of a server may hold together (body.c). */

@@ -80,19 +80,26 @@ static int on_url(llhttp_t *ll, const char *at, size_t n)
     return 0;
 }
 
-/* A trailer is dropped, but it must not be one that says how long a message is, for whoever might merge it.
- */
+/* The beginning of a trailer's name, which may come in pieces. */
 static int trailer_name(struct http_parser *p, const char *at, size_t n)
 {
-    static const char *const framing[] = {"content-length", "transfer-encoding", "host"};
     if (p->in_value)
         p->trailer_bytes = 0;
     p->in_value = false;
     size_t room = sizeof p->trailer - p->trailer_bytes;
     memcpy(p->trailer + p->trailer_bytes, at, n < room ? n : room);
     p->trailer_bytes += n < room ? n : room;
+    return 0;
+}
+
+/* A trailer is dropped, but it must not be one that says how long a message is, for whoever might merge it.
+ */
+static int on_field_complete(llhttp_t *ll)
+{
+    static const char *const framing[] = {"content-length", "transfer-encoding", "host"};
+    struct http_parser *p = ll->data;
     struct str name = str_make(p->trailer, p->trailer_bytes);
-    for (size_t i = 0; i < sizeof framing / sizeof *framing; i++)
+    for (size_t i = 0; p->head == NULL && i < sizeof framing / sizeof *framing; i++)
         if (str_eq_nocase(name, str_of(framing[i])))
             p->trailer_bad = true;
     return 0;
@@ -163,6 +170,7 @@ static const llhttp_settings_t settings = {
     .on_method = on_method,
     .on_url = on_url,
     .on_header_field = on_field,
+    .on_header_field_complete = on_field_complete,
     .on_header_value = on_value,
     .on_headers_complete = on_head,
     .on_body = on_body,

@@ -114,22 +114,34 @@ static int listen_on(struct http_server *s, struct err *err)
 
 /* ---- accepting ---- */
 
-void http_server_take(struct http_server *s, int fd, const struct sockaddr_in6 *peer)
+static void link_conn(struct http_server *s, struct conn *c)
 {
-    bool room = s->count < s->o.max_connections || quiet_evict(s);
-    struct conn *c = room ? conn_new(s, fd, peer) : NULL;
-    if (c == NULL) {
-        reply_busy(s, fd);
-        shutdown(fd, SHUT_WR);
-        close(fd);
-        return;
-    }
     c->next = s->conns;
     c->pprev = &s->conns;
     if (s->conns != NULL)
         s->conns->pprev = &c->next;
     s->conns = c;
     s->count++;
+}
+
+/* Some of those for whom there is no room are taken in to be told so: closed at once, with their request
+ * unread, they would rather see a reset than the answer. */
+void http_server_take(struct http_server *s, int fd, const struct sockaddr_in6 *peer)
+{
+    bool room = s->count < s->o.max_connections || quiet_evict(s);
+    struct conn *c =
+        room || s->count < s->o.max_connections + BUSY_CONNECTIONS ? conn_new(s, fd, peer) : NULL;
+    if (c == NULL) {
+        reply_busy(s, fd);
+        shutdown(fd, SHUT_WR);
+        close(fd);
+        return;
+    }
+    link_conn(s, c);
+    if (room)
+        return;
+    reply_refuse(c, ERR_OVERLOADED, "too many connections");
+    conn_wake(c);
 }
 
 static void on_accept(void *arg, int fd, int events)

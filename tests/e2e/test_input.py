@@ -3,6 +3,7 @@
 Rows of (name, request, status, code, a word of the detail). They go to a gateway of their own, one after another; then that
 gateway is the same process, holds about as much memory as before, has left no file behind, and a healthy job runs."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -596,8 +597,11 @@ class Watched:
         pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def descriptors(self):
-        return sorted(os.readlink(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")
-                      if os.path.lexists(f"/proc/{self.pid}/fd/{fd}"))
+        found = []
+        for f in pathlib.Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f))
+        return sorted(found)
 
     def listing(self):
         return sorted(p.name for p in self.stack.dir.iterdir())

@@ -434,7 +434,7 @@ static void every_division_of_a_request_is_read_the_same(void **state)
     (void)state;
     static const char text[] =
         "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n1\r\n!\r\n0\r\n"
-        "T: v\r\n\r\nPOST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nConnection: close\r\n\r\nabc";
+        "Hosting: v\r\n\r\nPOST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nConnection: close\r\n\r\nabc";
     for (size_t cut = 1; cut < sizeof text - 1; cut++) {
         struct peer p;
         peer_open(&p);
@@ -997,7 +997,8 @@ static void beyond_the_limit_connections_get_503(void **state)
     for (int i = 0; i < 9; i++)
         peer_open(&p[i]);
     peer_await(&p[8], "HTTP/1.1 503 ");
-    assert_int_equal(http_server_connections(server), 8);
+    assert_in_range(http_server_connections(server), 8, 9); /* the ninth only while it is told */
+    peer_await(&p[8], NULL);
     for (int i = 0; i < 9; i++)
         peer_close(&p[i]);
 }
