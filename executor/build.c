@@ -23,7 +23,6 @@ enum {
     STORE_MS = 30000,
     FETCH_MS = 120000,
     UPLOAD_MS = 120000,
-    INSTALL_MS = 600000, /* DESIGN section 5 */
     SNAPSHOT_MS = 120000,
     START_MS = 30000,
     LOG_BYTES = 64 * 1024,
@@ -64,7 +63,7 @@ static const struct flow_step steps[] = {
     [STEP_CREATE] = {"create", enter_create, 0,
                      late_ours}, /* the provider keeps the deadline and reconciles */
     [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
-    [STEP_INSTALL] = {"install", enter_install, INSTALL_MS, late_install},
+    [STEP_INSTALL] = {"install", enter_install, 0, late_install}, /* sets its own */
     [STEP_SNAPSHOT] = {"snapshot", enter_snapshot, SNAPSHOT_MS, late_ours},
     [STEP_FINISH] = {"finish", enter_finish, 0, late_ours}, /* tried until PostgreSQL takes it */
 };
@@ -230,7 +229,8 @@ static void enter_create(void *self)
 {
     struct job *j = self;
     const struct sandbox_create spec = {.template_id = j->x->settings->base_template,
-                                        .ttl_ms = UPLOAD_MS + INSTALL_MS + SNAPSHOT_MS + 60000,
+                                        .ttl_ms =
+                                            UPLOAD_MS + j->x->settings->install_ms + SNAPSHOT_MS + 60000,
                                         .deployment = j->x->deployment,
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
@@ -317,7 +317,11 @@ static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox
 
 static void late_install(void *self)
 {
-    decide(self, false, ERR_JOB_BUILD, "the install step exceeded its limit of 10 minutes");
+    struct job *j = self;
+    char message[96];
+    snprintf(message, sizeof message, "the install step exceeded its limit of %lld s",
+             (long long)(j->x->settings->install_ms / 1000));
+    decide(j, false, ERR_JOB_BUILD, message);
 }
 
 static void enter_install(void *self)
@@ -327,12 +331,13 @@ static void enter_install(void *self)
         " --no-same-owner -C \"$HOME/agent\"; rm -f " ARCHIVE_FILE "; cd \"$HOME/agent\"; ";
     struct job *j = self;
     char script[SCRIPT_BYTES];
+    flow_extend(&j->flow, j->x->settings->install_ms);
     snprintf(script, sizeof script, "%s%s", unpack, j->version.install);
     const char *const args[] = {"-c", script, NULL};
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,
-                                       .kill_after_ms = INSTALL_MS + 10000,
+                                       .kill_after_ms = j->x->settings->install_ms + 10000,
                                        .start_deadline_ms = START_MS};
     const struct sandbox_process_events events = {
         .on_start = on_start, .on_stdout = on_output, .on_stderr = on_output, .on_end = on_end, .arg = j};

@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from stack import Client, archive, in_threads, until
+from stack import Client, Stack, in_threads, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -731,6 +731,27 @@ def test_installs_that_fail(watched):
     assert b["error"]["code"] == "build_failed" and "KILL" in b["error"]["message"]
     b = build("install-prints", "timeout 5 yes 'a line that never ends'; exit 3")
     assert b["error"]["code"] == "build_failed" and len(b["log"]) <= 64 * 1024 and "never ends" in b["log"]
+
+
+def test_installs_without_an_end():
+    """An install that hangs, or prints for ever, is ended at its limit; nothing of it is left, and the next build is not delayed."""
+    stack = Stack(SANDPIPER_INSTALL_LIMIT="3s").start()
+    try:
+        for name, install in (("hangs", "echo before; sleep 600"), ("prints", "yes 'over and over'"),
+                              ("ignores", "trap '' TERM INT HUP; while :; do sleep 1; done")):
+            body = tar(MAIN, ("agent.json", json.dumps({"install": install}).encode()))
+            a = stack.client.call("POST", f"/v1/agents?name={name}", body, {"Content-Type": "application/gzip"})
+            assert a.status == 202, a.body
+        for name in ("hangs", "prints", "ignores"):
+            b = until(f"{name} has ended", lambda: (b := stack.client.call("GET", f"/v1/agents/{name}").json["latest_build"])
+                      and b["status"] != "building" and b, 60)
+            assert (b["status"], b["error"]["code"]) == ("failed", "build_failed"), b
+            assert "limit of 3 s" in b["error"]["message"] and len(b["log"]) <= 64 * 1024
+        stack.client.deploy("fine", {"main.py": MAIN[1]})
+        assert stack.client.run("fine", "after them")["output"] == "after them"
+        stack.quiet()
+    finally:
+        stack.stop()
 
 
 # ---- bodies that come slowly, or not at all ----
