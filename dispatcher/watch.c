@@ -1,7 +1,10 @@
 /* Watching Redis. One machine:
  *
  *   UNSURE -> (identity as known) -> WHOLE -> (identity changed) -> RESETTING -> HOLDING -> MARKING -> WHOLE
- */
+ *
+ * Of several dispatchers that see a loss one resets (reset.lua compares the epoch); the others go through
+ * UNSURE. A rebuild whose dispatcher died before it had marked the tenants is finished by whoever sees
+ * `unmarked`. */
 #include "watch.h"
 
 #include <stdlib.h>
@@ -33,12 +36,13 @@ static void enter(struct watch *w, enum watch_state state)
     lead_set_whole(w->d->lead, state == WATCH_WHOLE);
 }
 
-static void on_reset(void *arg, const struct err *err)
+static void on_reset(void *arg, bool done, const struct err *err)
 {
     struct watch *w = arg;
-    if (err != NULL) {
-        log_warn("resetting Redis failed", LF_ERR(err));
-        enter(w, WATCH_UNSURE);
+    if (err != NULL || !done) {
+        if (err != NULL)
+            log_warn("resetting Redis failed", LF_ERR(err));
+        enter(w, WATCH_UNSURE); /* another did: it is followed */
         return;
     }
     lead_disturbed(w->d->lead);
@@ -65,9 +69,19 @@ static void on_marked(void *arg, const struct err *err)
         enter(w, WATCH_HOLDING);
         return;
     }
-    log_info("rebuild: the feeder takes over",
-             LF_INT("ms", mono_ms_between(w->lost_at, loop_now(w->d->loop))));
+    if (w->lost_at.us != 0)
+        log_info("rebuild: the feeder takes over",
+                 LF_INT("ms", mono_ms_between(w->lost_at, loop_now(w->d->loop))));
+    w->lost_at.us = 0;
     enter(w, WATCH_WHOLE);
+}
+
+/* Marks are made; only now may the rebuild count as done: who dies before leaves it to another. */
+static void on_marks(void *arg, const struct err *err)
+{
+    struct watch *w = arg;
+    if (err != NULL || queue_marked(w->d->queue, on_marked, w) != 0)
+        enter(w, WATCH_HOLDING);
 }
 
 static void on_open(void *arg, const struct sweep_open *tenants, size_t n, const struct err *err)
@@ -81,8 +95,8 @@ static void on_open(void *arg, const struct sweep_open *tenants, size_t n, const
     for (size_t i = 0; i < n; i++)
         marks[i] = (struct queue_mark){.tenant = tenants[i].tenant, .low = tenants[i].oldest};
     if (n == 0)
-        on_marked(w, NULL);
-    else if (queue_mark(w->d->queue, marks, n, on_marked, w) != 0)
+        on_marks(w, NULL);
+    else if (queue_mark(w->d->queue, marks, n, on_marks, w) != 0)
         enter(w, WATCH_HOLDING);
     free(marks);
 }
@@ -103,10 +117,10 @@ static void on_identity(void *arg, const struct queue_identity *id, const struct
     bool same = id->epoch[0] != '\0' && strcmp(id->now, id->known) == 0;
     if (!same && (w->state == WATCH_UNSURE || w->state == WATCH_WHOLE || w->state == WATCH_HOLDING))
         lost(w, id);
-    else if (w->state == WATCH_UNSURE && !id->hold)
-        enter(w, WATCH_WHOLE);
-    else if (w->state == WATCH_HOLDING && !id->hold)
+    else if (w->state != WATCH_WHOLE && !id->hold && id->unmarked)
         mark(w);
+    else if (w->state != WATCH_WHOLE && !id->hold)
+        enter(w, WATCH_WHOLE);
 }
 
 static void look(void *arg)

@@ -2,6 +2,7 @@
  *
  * Keys (all of them transport: any may vanish at any moment and is rebuilt from PostgreSQL):
  *   sp:epoch            which rebuild the streams belong to; absent: Redis lost its memory
+ *   sp:unmarked         a rebuild has begun and tenants with open work are not marked yet
  *   sp:ident            the Redis (run_id/master_replid) that they were rebuilt on: another one is a loss
  *   sp:hold             set for a few seconds after a loss: executors re-assert, nobody enqueues
  *   sp:q:<priority>:0   streams of work that may run now, consumer group `executors`; sp:q:build for agent
@@ -177,13 +178,17 @@ struct queue_identity {
     char now[100];   /* run_id/master_replid, as INFO says */
     char known[100]; /* the same when the streams were last rebuilt; "" when absent */
     bool hold;
+    bool unmarked; /* reset, and the tenants with open work not marked since */
 };
 typedef void queue_identity_fn(void *arg, const struct queue_identity *id, const struct err *err);
 int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg);
 
-/* Empties the transport and begins a new epoch on the Redis that id describes. */
-int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn,
+/* Empties the transport and begins a new epoch on the Redis that id describes, unless another has begun one
+ * since (done false). Every tenant with open work is to be marked then, and that told by queue_marked. */
+typedef void queue_reset_fn(void *arg, bool done, const struct err *err);
+int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_reset_fn *fn,
                 void *arg);
+int queue_marked(struct queue *q, queue_done_fn *fn, void *arg);
 
 /* The registered executors and whether each one's lease key is there. */
 typedef void queue_executors_fn(void *arg, const struct uuid *boots, const bool *alive, size_t n,

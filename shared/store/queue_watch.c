@@ -195,6 +195,7 @@ static void reply_epoch(void *arg, const struct redis_reply *reply, const struct
             str_copy(redis_str(redis_at(reply, 0)), id->epoch, sizeof id->epoch);
             id->hold = redis_type_of(redis_at(reply, 1)) == REDIS_STR;
             str_copy(redis_str(redis_at(reply, 2)), id->known, sizeof id->known);
+            id->unmarked = redis_type_of(redis_at(reply, 3)) == REDIS_STR;
         }
         if (queue_send(ask->q->redis, &a, QUEUE_TIMEOUT_MS, reply_info, info, &refused) == 0) {
             queue_call_free(c);
@@ -221,21 +222,40 @@ int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg)
     args_cstr(&a, "sp:epoch");
     args_cstr(&a, "sp:hold");
     args_cstr(&a, "sp:ident");
+    args_cstr(&a, "sp:unmarked");
     return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_epoch, c, NULL);
 }
 
-int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_done_fn *fn,
+static void reply_reset(void *arg, const struct redis_reply *reply, const struct err *err)
+{
+    struct queue_call *c = arg;
+    ((queue_reset_fn *)c->fn)(c->arg, err == NULL && redis_int(reply) == 1, err);
+    queue_call_free(c);
+}
+
+int queue_reset(struct queue *q, struct uuid new_epoch, const struct queue_identity *id, queue_reset_fn *fn,
                 void *arg)
 {
-    const char *const keys[] = {"sp:epoch",       "sp:hold",          "sp:live",
-                                "sp:tw",          queue_streams[0],   queue_streams[1],
-                                queue_streams[2], queue_build_stream, "sp:ident"};
+    const char *const keys[] = {"sp:epoch",       "sp:hold",        "sp:live",        "sp:tw",
+                                queue_streams[0], queue_streams[1], queue_streams[2], queue_build_stream,
+                                "sp:ident",       "sp:unmarked"};
     struct args a;
     args_init(&a, 256);
     args_uuid_text(&a, new_epoch);
     args_int(&a, QUEUE_HOLD_MS);
     args_copy(&a, str_of(id->now));
-    return queue_eval(q, &script_reset, keys, 9, &a, queue_reply_done,
+    args_copy(&a, str_of(id->epoch));
+    return queue_eval(q, &script_reset, keys, 10, &a, reply_reset, queue_call_new((void (*)(void))fn, arg, 0),
+                      NULL);
+}
+
+int queue_marked(struct queue *q, queue_done_fn *fn, void *arg)
+{
+    struct args a;
+    args_init(&a, 64);
+    args_cstr(&a, "DEL");
+    args_cstr(&a, "sp:unmarked");
+    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, queue_reply_done,
                       queue_call_new((void (*)(void))fn, arg, 0), NULL);
 }
 

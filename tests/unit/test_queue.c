@@ -44,6 +44,7 @@ static struct {
     int granted;
     int64_t wait_ms;
     struct queue_identity identity;
+    bool reset;
     size_t alive;
 } a;
 
@@ -218,11 +219,40 @@ static int64_t window(void)
     return ask("HGET sp:tw 7");
 }
 
+static void on_identity(void *arg, const struct queue_identity *id, const struct err *err)
+{
+    (void)arg;
+    if (id != NULL)
+        a.identity = *id;
+    take_err(err);
+}
+
+static void look(void)
+{
+    assert_int_equal(queue_identity(q, on_identity, NULL), 0);
+    run();
+}
+
+static void on_reset(void *arg, bool done, const struct err *err)
+{
+    (void)arg;
+    a.reset = done;
+    take_err(err);
+}
+
+static bool reset_over(const char *epoch)
+{
+    struct queue_identity id = {.now = "run/repl"};
+    str_copy(str_of(epoch), id.epoch, sizeof id.epoch);
+    assert_int_equal(queue_reset(q, uuid_new(), &id, on_reset, NULL), 0);
+    run();
+    return a.reset;
+}
+
 static void reset(bool hold)
 {
-    const struct queue_identity id = {.now = "run/repl"};
-    assert_int_equal(queue_reset(q, uuid_new(), &id, on_done, NULL), 0);
-    run();
+    look();
+    assert_true(reset_over(a.identity.epoch));
     if (!hold)
         ask("DEL sp:hold");
 }
@@ -571,14 +601,6 @@ static void one_leads(void **state)
     assert_false(lead(boot_a, 60000));
 }
 
-static void on_identity(void *arg, const struct queue_identity *id, const struct err *err)
-{
-    (void)arg;
-    if (id != NULL)
-        a.identity = *id;
-    take_err(err);
-}
-
 static void identity(void **state)
 {
     (void)state;
@@ -587,12 +609,33 @@ static void identity(void **state)
     reset(true);
     assert_int_equal(ask("XLEN sp:q:normal:0"), 0);
     assert_int_equal(ask("HLEN sp:live"), 0);
-    assert_int_equal(queue_identity(q, on_identity, NULL), 0);
-    run();
-    assert_true(a.identity.hold);
+    look();
+    assert_true(a.identity.hold && a.identity.unmarked);
     assert_string_equal(a.identity.known, "run/repl");
     assert_true(strlen(a.identity.now) == 81 && strlen(a.identity.epoch) == 36);
     assert_int_equal(read_as(boot_a, false), 0); /* the groups are there */
+}
+
+/* Of two dispatchers that saw the same loss one resets. */
+static void reset_once(void **state)
+{
+    (void)state;
+    struct entry e = job();
+    char seen[sizeof a.identity.epoch];
+    look();
+    memcpy(seen, a.identity.epoch, sizeof seen);
+    assert_true(reset_over(seen));
+    ask("DEL sp:hold");
+    enqueue(QUEUE_FIRST, &e, 1);
+    assert_false(reset_over(seen));
+    assert_int_equal(ask("XLEN sp:q:normal:0"), 1);
+    assert_int_equal(queue_marked(q, on_done, NULL), 0);
+    run();
+    look();
+    assert_false(a.identity.unmarked || a.identity.hold);
+    ask("FLUSHALL");
+    assert_true(reset_over(""));
+    assert_false(reset_over(""));
 }
 
 static void on_permits(void *arg, int granted, int64_t wait_ms, const struct err *err)
@@ -718,6 +761,7 @@ int main(void)
         cmocka_unit_test_setup(striking_off, fresh),
         cmocka_unit_test_setup(one_leads, fresh),
         cmocka_unit_test_setup(identity, fresh),
+        cmocka_unit_test_setup(reset_once, fresh),
         cmocka_unit_test_setup(governing, fresh),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
