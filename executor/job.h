@@ -36,7 +36,7 @@ struct job {
     int64_t pid;
 
     wall_t claimed_at, started_at; /* of the job; of its program */
-    mono_t asked_at, began_at, sandbox_at;
+    mono_t asked_at, began_at, sandbox_at, ended_at;
     struct spool out, err;
 
     /* How it ended, filled on the way. */

@@ -7,7 +7,15 @@
 #include "base/log.h"
 #include "store/records.h"
 
-enum { TRY_MS = 60000, CHUNK_MS = 30000, RETRY_MS = 500, WAITING_BYTES = 256 * 1024 * 1024 };
+enum {
+    TRY_MS = 60000,
+    CHUNK_MS = 30000,
+    RETRY_MS = 500,
+    WAITING_BYTES = 256 * 1024 * 1024,
+    LOOK_MS = 250,
+    HELD_MS =
+        700, /* a sandbox waits so long for its outcome's commit; a program may still be running in it */
+};
 
 /* A lease to release, with what to tell; outlives its job. */
 struct release {
@@ -29,6 +37,7 @@ struct recorder {
     struct job *held;         /* outcomes for which there was no room, by held_next */
     struct loop_task turn;
     struct loop_timer *again;
+    struct loop_timer *look; /* for sandboxes whose outcome takes long */
 };
 
 /* One job's chunks going out, one at a time. */
@@ -46,6 +55,16 @@ static void next_chunk(void *arg);
 static void record(struct job *j);
 static void refused(struct job *j);
 
+/* PostgreSQL is slow or away: no sandbox is kept for its sake. */
+static void destroy_late(void *arg)
+{
+    struct recorder *r = arg;
+    mono_t now = loop_now(r->x->loop);
+    for (struct job *j = jobs_first(r->x->jobs); j != NULL; j = j->next)
+        if (j->phase == JOB_RECORDING && j->has_sandbox && mono_ms_between(j->ended_at, now) >= HELD_MS)
+            job_destroy_sandbox(j);
+}
+
 static void release_free(struct release *e)
 {
     free(e->prompt);
@@ -60,8 +79,11 @@ struct recorder *recorder_new(struct executor *x)
     r->x = x;
     r->settler = settler_new(x->loop, x->write_small, x->write_large, on_settled, r, WAITING_BYTES);
     r->again = loop_timer_new(x->loop, send_releases, r);
-    if (r->settler == NULL || r->again == NULL)
+    r->look = loop_timer_new(x->loop, destroy_late, r);
+    if (r->settler == NULL || r->again == NULL || r->look == NULL)
         recorder_free(&r);
+    else
+        loop_timer_every(r->look, LOOK_MS);
     return r;
 }
 
@@ -78,6 +100,7 @@ void recorder_free(struct recorder **pr)
     }
     loop_task_cancel(r->x->loop, &r->turn);
     loop_timer_free(&r->again);
+    loop_timer_free(&r->look);
     free(r);
     *pr = NULL;
 }
@@ -236,6 +259,7 @@ void recorder_put(struct recorder *r, struct job *j)
     (void)r;
     struct outcome *o = &j->outcome;
     job_enter(j, JOB_RECORDING);
+    j->ended_at = loop_now(j->x->loop);
     spool_finish(&j->out);
     spool_finish(&j->err);
     if (o->what == OUTCOME_RESULT && (is_large(&j->out) || is_large(&j->err)))

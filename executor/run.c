@@ -91,12 +91,12 @@ static struct str clean(struct job *j, const char *message)
     return str_make(j->message, n);
 }
 
-/* The flow is over: the sandbox goes, the outcome is recorded. */
+/* The flow is over: the outcome is recorded, then the sandbox goes. Not before: were this process to die in
+ * between, nobody could tell that the attempt had held one, and its usage would be lost. */
 static void finish(struct job *j)
 {
     sandbox_cancel(&j->request);
     flow_deinit(&j->flow);
-    job_destroy_sandbox(j);
     if (j->fenced && !j->outcome.has_usage)
         recorder_release(j->x->recorder, j);
     else
