@@ -8,7 +8,7 @@
 #include "store/sweep.h"
 
 enum { PASS_MS = 500, PAGE = 500 };
-#define OVERLAP_US (30 * 1000000LL)  /* what a rebuild or an executor's claim made us leave alone */
+#define OVERLAP_US (10 * 1000000LL)  /* what a rebuild or an executor's claim made us leave alone */
 #define FIRST_US (86400 * 1000000LL) /* a new leader looks a day back */
 
 struct deadlines {
