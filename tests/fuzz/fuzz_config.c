@@ -11,14 +11,20 @@ struct sample {
 };
 
 static const struct config_row rows[] = {
-    {"TEXT", CONFIG_STRING, offsetof(struct sample, text), NULL, false, 0, 0, ""},
-    {"LISTEN", CONFIG_LISTEN, offsetof(struct sample, listen), NULL, false, 0, 0, ""},
-    {"URL", CONFIG_URL, offsetof(struct sample, url), NULL, true, 0, 0, ""},
-    {"SECRET", CONFIG_SECRET, offsetof(struct sample, secret), NULL, false, 0, 0, ""},
-    {"NUMBER", CONFIG_INT, offsetof(struct sample, number), "1", false, 1, 9, ""},
-    {"BYTES", CONFIG_BYTES, offsetof(struct sample, bytes), NULL, false, 0, 0, ""},
-    {"MS", CONFIG_MS, offsetof(struct sample, ms), NULL, false, 0, 0, ""},
-    {"ON", CONFIG_BOOL, offsetof(struct sample, on), NULL, false, 0, 0, ""},
+    {.key = "TEXT", .kind = CONFIG_STRING, .offset = offsetof(struct sample, text), .help = ""},
+    {.key = "LISTEN", .kind = CONFIG_LISTEN, .offset = offsetof(struct sample, listen), .help = ""},
+    {.key = "URL", .kind = CONFIG_URL, .offset = offsetof(struct sample, url), .required = true, .help = ""},
+    {.key = "SECRET", .kind = CONFIG_SECRET, .offset = offsetof(struct sample, secret), .help = ""},
+    {.key = "NUMBER",
+     .kind = CONFIG_INT,
+     .offset = offsetof(struct sample, number),
+     .fallback = "1",
+     .min = 1,
+     .max = 9,
+     .help = ""},
+    {.key = "BYTES", .kind = CONFIG_BYTES, .offset = offsetof(struct sample, bytes), .help = ""},
+    {.key = "MS", .kind = CONFIG_MS, .offset = offsetof(struct sample, ms), .help = ""},
+    {.key = "ON", .kind = CONFIG_BOOL, .offset = offsetof(struct sample, on), .help = ""},
 };
 static const struct config_table table = {"fuzz", "", rows, sizeof rows / sizeof *rows, NULL, 0};
 
