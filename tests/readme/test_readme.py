@@ -4,7 +4,8 @@ A ```sh block is typed into a terminal; the ```text block after it is what then 
 
   * "…", with the white space around it, stands for anything, line ends included;
   * ids (inv_…) stand for any id, times for any time;
-  * a number stands for any number where it is followed by " s" or "s", or is the value of a key that ends in _ms or _bytes;
+  * a span of time (0.5 s, 45s, 2m) stands for any, and a number for any number where it is the value of a key that ends in _ms or
+    _bytes;
   * white space stands for white space: columns may be wider.
 
 Everything else must be there, in this order, and nothing before or after it.
@@ -71,7 +72,7 @@ WILD = [(r"\s*…\s*", ".*"),
         (r"(?<=inv_|agt_)[0-9a-f]{8}-[0-9a-f-]{27}\b", "[0-9a-f-]{36}"),
         (r"\b\d{4}-\d\d-\d\dT[0-9:.]+Z", "[0-9T:.-]+Z"),
         (r'(?<=_ms":)\d+|(?<=_bytes":)\d+', "[0-9]+"),
-        (r"\b\d+(?:\.\d+)?(?= ?s\b)", "[0-9.]+"),
+        (r"\b\d+(?:\.\d+)? ?[smh]\b", "[0-9.]+ ?[smh]"),
         (r"\s+", r"\s+")]
 
 
@@ -97,6 +98,7 @@ def test_the_rules():
     one, other = "inv_01a1fd5f-8385-7001-9b66-7ca8a28be6e9", "inv_00000000-8385-7001-9b66-7ca8a28be6e9"
     assert same(one, other) and not same(one, other[:-1]) and not same(one, other.replace("inv", "agt"))
     assert same("2s  0.03s  1", "45s 1.20s 1") and not same("2s  0.03s  1", "2s 0.03s 2")
+    assert same("45s 1", "3m 1") and not same("reading time 1 min", "reading time 2 min")
     assert same("at 2026-11-21T07:30:00.123Z.", "at 2027-01-01T00:00:00Z.") and not same("a.b", "axb")
 
 
