@@ -342,7 +342,7 @@ static void signal_gone(struct api_pending *self)
 static void signal_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
 {
     struct signal_wait *w = arg;
-    const char *text = "the sandbox is gone";
+    const char *text = sandbox_over_text(type);
     (void)fds;
     (void)fd_count;
     if (!last)

@@ -43,7 +43,7 @@ static void answer_done(struct call *c)
 static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
 {
     struct call *c = arg;
-    const char *text = "the sandbox is gone";
+    const char *text = sandbox_over_text(type);
     (void)fds;
     (void)fd_count;
     if (type == WIRE_ENTRY && !c->empty) {

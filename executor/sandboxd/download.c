@@ -137,7 +137,7 @@ static void begin(struct download *d, const struct wire_entry *e)
 static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
 {
     struct download *d = arg;
-    const char *text = "The sandbox was not found";
+    const char *text = sandbox_over_text(type);
     struct wire_entry e;
     (void)fds;
     (void)fd_count;
@@ -154,7 +154,7 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
         if (d->begun)
             finish(d, false);
         else
-            refuse(d, type == WIRE_FAILED ? sink_status(fault) : 502, text);
+            refuse(d, type == WIRE_FAILED ? sink_status(fault) : sandbox_over_status(type), text);
     }
     /* DONE: what is left is in the pipe */
 }

@@ -475,13 +475,18 @@ static const char *fault_code(enum wire_fault fault)
     return "internal";
 }
 
+static void start_failed(struct process *p, const char *code, const char *text)
+{
+    inputs_fail(p, "not_found", "the process did not start");
+    tell_end(p, NULL, code, text);
+    process_free(p);
+}
+
 static void on_failed(struct process *p, struct wire_reader *r)
 {
     const char *text;
     enum wire_fault fault = sandbox_fault(r, &text);
-    inputs_fail(p, "not_found", "the process did not start");
-    tell_end(p, NULL, fault_code(fault), text);
-    process_free(p);
+    start_failed(p, fault_code(fault), text);
 }
 
 static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
@@ -499,6 +504,8 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
         on_exited(p, r);
     else if (type == WIRE_FAILED && p->state == PROCESS_STARTING)
         on_failed(p, r);
+    else if (type == SANDBOX_CALL_LATE && p->state == PROCESS_STARTING)
+        start_failed(p, "unavailable", "the sandbox does not answer");
     /* SANDBOX_CALL_OVER: processes_free follows */
 }
 

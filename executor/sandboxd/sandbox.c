@@ -11,10 +11,18 @@
 #include "crypto/crypto.h"
 #include "process.h"
 
-enum { CELL_WAIT_MS = 60000, MAX_CALLS = 1024 };
+enum {
+    CELL_WAIT_MS = 60000,
+    MAX_CALLS = 1024,
+    CALL_MS = 60000,       /* until the first answer to a call */
+    LONG_CALL_MS = 600000, /* the same, for calls that answer when all is done */
+    CALLS_LOOK_MS = 5000,
+};
 
 struct call {
     uint32_t ticket;
+    mono_t deadline;
+    bool answered;
     sandbox_answer_fn *fn;
     void *arg;
     UT_hash_handle hh;
@@ -36,7 +44,9 @@ struct sandbox {
     mono_t asked_at;
     struct loop_timer *ttl;
     struct call *calls;
+    struct loop_timer *calls_look;
     uint32_t last_ticket;
+    enum wire_type asked; /* the kind of the message that is being written */
     struct process *processes;
     UT_hash_handle hh;
 };
@@ -91,6 +101,7 @@ static void sandbox_free(struct sandbox *s)
     calls_over(s);
     processes_free(&s->processes);
     loop_timer_free(&s->ttl);
+    loop_timer_free(&s->calls_look);
     sandbox_spec_free(&s->spec);
     crypto_wipe(s->token, sizeof s->token);
     free(s);
@@ -162,6 +173,7 @@ static void on_message(void *arg, enum wire_type type, uint32_t ticket, struct w
             close(fds[i]);
         return;
     }
+    c->answered = true;
     struct call copy = *c;
     if (last) {
         HASH_DEL(s->calls, c);
@@ -215,12 +227,46 @@ static void on_ttl(void *arg)
     sandbox_kill(&s, "its time to live is over");
 }
 
+static struct call *late_call(struct sandbox *s)
+{
+    struct call *c, *next;
+    mono_t now = mono_now();
+    HASH_ITER(hh, s->calls, c, next)
+    {
+        if (!c->answered && !mono_before(now, c->deadline))
+            return c;
+    }
+    return NULL;
+}
+
+/* A supervisor that does not answer (starved, stopped) holds nobody up for ever. */
+static void on_calls_look(void *arg)
+{
+    struct sandbox *s = arg;
+    struct call *c;
+    if (s->calls != NULL)
+        loop_timer_start(s->calls_look, CALLS_LOOK_MS);
+    while ((c = late_call(s)) != NULL) {
+        struct call copy = *c;
+        HASH_DEL(s->calls, c);
+        free(c);
+        log_warn("a sandbox does not answer", LF_STR("sandbox", s->id));
+        copy.fn(copy.arg, SANDBOX_CALL_LATE, NULL, NULL, 0, true);
+    }
+}
+
 static struct sandbox *sandbox_new(struct host *h, struct sandbox_spec *spec)
 {
     struct sandbox *s = calloc(1, sizeof *s);
-    if (s != NULL)
+    if (s != NULL) {
         s->ttl = loop_timer_new(h->works->loop, on_ttl, s);
-    if (s == NULL || s->ttl == NULL) {
+        s->calls_look = loop_timer_new(h->works->loop, on_calls_look, s);
+    }
+    if (s == NULL || s->ttl == NULL || s->calls_look == NULL) {
+        if (s != NULL) {
+            loop_timer_free(&s->ttl);
+            loop_timer_free(&s->calls_look);
+        }
         free(s);
         sandbox_spec_free(spec);
         return NULL;
@@ -376,8 +422,14 @@ struct process **sandbox_processes(struct sandbox *s)
 
 /* ---- calls ---- */
 
+static int64_t call_ms(enum wire_type type)
+{
+    return type == WIRE_WRITE || type == WIRE_REMOVE ? LONG_CALL_MS : CALL_MS;
+}
+
 struct wire_writer *sandbox_message(struct sandbox *s, enum wire_type type)
 {
+    s->asked = type;
     wire_begin(&writer, outbox, sizeof outbox, type, ++s->last_ticket);
     return &writer;
 }
@@ -399,9 +451,24 @@ uint32_t sandbox_send(struct sandbox *s, struct wire_writer *msg, const int *fds
         free(c);
         return 0;
     }
-    *c = (struct call){.ticket = s->last_ticket, .fn = fn, .arg = arg};
+    *c = (struct call){.ticket = s->last_ticket,
+                       .deadline = mono_add_ms(mono_now(), call_ms(s->asked)),
+                       .fn = fn,
+                       .arg = arg};
+    if (!loop_timer_active(s->calls_look))
+        loop_timer_start(s->calls_look, CALLS_LOOK_MS);
     HASH_ADD(hh, s->calls, ticket, sizeof c->ticket, c);
     return c->ticket;
+}
+
+const char *sandbox_over_text(int type)
+{
+    return type == SANDBOX_CALL_LATE ? "the sandbox does not answer" : "The sandbox was not found";
+}
+
+int sandbox_over_status(int type)
+{
+    return type == SANDBOX_CALL_LATE ? 504 : 502;
 }
 
 void sandbox_forget(struct sandbox *s, uint32_t ticket)

@@ -70,7 +70,12 @@ void sandbox_kill(struct sandbox **s, const char *why);
 
 /* ---- calls to the supervisor ---- */
 
-enum { SANDBOX_CALL_OVER = 0 /* as a type: the sandbox is gone */ };
+/* As types of an answer: the sandbox is gone; or its supervisor gave no answer in time. */
+enum { SANDBOX_CALL_OVER = 0, SANDBOX_CALL_LATE = -1 };
+
+/* What such an answer means, in words and as an HTTP status. */
+const char *sandbox_over_text(int type);
+int sandbox_over_status(int type);
 
 /* An answer. fds are the callee's. last: the call is over. */
 typedef void sandbox_answer_fn(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count,
@@ -78,7 +83,8 @@ typedef void sandbox_answer_fn(void *arg, int type, struct wire_reader *r, const
 
 /* Begins a request's message in a shared buffer (one at a time). */
 struct wire_writer *sandbox_message(struct sandbox *s, enum wire_type type);
-/* Sends it. The ticket (> 0), or 0 and *err; fn is called for each answer, from the loop. */
+/* Sends it. The ticket (> 0), or 0 and *err; fn is called for each answer, from the loop. The first answer
+ * has a deadline. */
 uint32_t sandbox_send(struct sandbox *s, struct wire_writer *msg, const int *fds, int fd_count,
                       sandbox_answer_fn *fn, void *arg, struct err *err);
 /* fn is not called any more. */

@@ -125,7 +125,7 @@ static void keep_entry(struct sink *k, struct wire_reader *r)
 static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds, int fd_count, bool last)
 {
     struct sink *k = arg;
-    const char *text = "the sandbox is gone";
+    const char *text = sandbox_over_text(type);
     (void)fds;
     (void)fd_count;
     if (type == WIRE_ENTRY)
@@ -136,7 +136,7 @@ static void on_answer(void *arg, int type, struct wire_reader *r, const int *fds
     if (type == WIRE_DONE && k->written)
         k->events->on_done(k->arg, &k->entry, 200, NULL);
     else {
-        int status = type == WIRE_FAILED ? sink_status(sandbox_fault(r, &text)) : 502;
+        int status = type == WIRE_FAILED ? sink_status(sandbox_fault(r, &text)) : sandbox_over_status(type);
         k->events->on_done(k->arg, NULL, status, text);
     }
 }

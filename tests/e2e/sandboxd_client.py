@@ -100,7 +100,7 @@ class Daemon:
 
     # ---- HTTP ----
 
-    def connection(self, timeout=60):
+    def connection(self, timeout=120):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def call(self, method, path, body=None, headers=None, key=KEY):

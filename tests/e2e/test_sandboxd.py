@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -650,3 +651,19 @@ def test_health_tells_when_sandboxes_cannot_be_made_any_more(programs):
         assert d.call("GET", "/health").status == 204
     finally:
         d.remove()
+
+
+def test_a_supervisor_that_does_not_answer_holds_nobody_up(daemon):
+    with daemon.create() as s, daemon.create() as other:
+        inits = subprocess.run(["pgrep", "-f", "^/.sandpiper/init"], capture_output=True, text=True).stdout.split()
+        (pid,) = [p for p in inits if s.id in subprocess.run(["nsenter", "-t", p, "-u", "hostname"],
+                                                             capture_output=True, text=True).stdout]
+        os.kill(int(pid), signal.SIGSTOP)
+        calls = [lambda: s.rpc("filesystem.Filesystem/Stat", {"path": "."}).json["code"],
+                 lambda: s.call("GET", "/files?path=x").status,
+                 lambda: s.start("/bin/true").finish().error["code"]]
+        began = time.monotonic()
+        answers = in_threads(3, lambda i: calls[i]())
+        assert answers == ["unavailable", 504, "unavailable"]
+        assert time.monotonic() - began < 90
+        assert other.out("echo fine") == "fine\n"
