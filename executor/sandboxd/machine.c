@@ -254,6 +254,7 @@ int machine_plan(const struct options *o, bool disk_limited, struct machine_plan
     bool egress = o->egress && access(o->slirp, X_OK) == 0 && access("/dev/net/tun", R_OK | W_OK) == 0;
     p->uid_base = (uint32_t)o->uid_base;
     p->files = (uint32_t)o->files;
+    p->pids = (uint32_t)o->pids;
     p->shm_bytes = (uint64_t)o->memory_bytes / 2;
     p->bwrap = o->bwrap;
     p->slirp = egress ? o->slirp : "";

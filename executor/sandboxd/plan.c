@@ -32,6 +32,7 @@ void plan_put(struct wire_writer *w, const struct plan *p)
     wire_put_u32(w, p->uid_base);
     wire_put_u32(w, p->run_base);
     wire_put_u32(w, p->files);
+    wire_put_u32(w, p->pids);
     wire_put_u64(w, p->shm_bytes);
     wire_put_cstr(w, p->slirp);
     wire_put_cstr(w, p->bwrap);
@@ -79,6 +80,7 @@ bool plan_get(struct wire_reader *r, struct plan *p_out)
     p_out->uid_base = wire_get_u32(r);
     p_out->run_base = wire_get_u32(r);
     p_out->files = wire_get_u32(r);
+    p_out->pids = wire_get_u32(r);
     p_out->shm_bytes = wire_get_u64(r);
     p_out->slirp = wire_get_cstr(r);
     p_out->bwrap = wire_get_cstr(r);

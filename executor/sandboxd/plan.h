@@ -42,6 +42,7 @@ struct plan {
     uint32_t uid_base;  /* the uid that is 0 inside as it stands on disk, in layers; 65536 follow */
     uint32_t run_base;  /* the host uid that is 0 inside; 65536 follow. Either uid_base or this cell's own */
     uint32_t files;     /* RLIMIT_NOFILE of a program */
+    uint32_t pids;      /* its RLIMIT_NPROC: see init/process.c */
     uint64_t shm_bytes; /* size of /dev/shm */
     const char *slirp;  /* path of slirp4netns; "" for no network at all */
     const char *bwrap;  /* path of bubblewrap */

@@ -117,6 +117,7 @@ static void plans(void **state)
                      .uid_base = 7,
                      .run_base = 8,
                      .files = 9,
+                     .pids = 10,
                      .shm_bytes = 1ULL << 40,
                      .slirp = "s",
                      .bwrap = "b",
@@ -144,6 +145,7 @@ static void plans(void **state)
     assert_int_equal(got.uid_base, 7);
     assert_int_equal(got.run_base, 8);
     assert_int_equal(got.files, 9);
+    assert_int_equal(got.pids, 10);
     assert_true(got.shm_bytes == 1ULL << 40);
     room[5] = PLAN_MAX_GROUPS + 1; /* a count beyond the array */
     assert_int_equal(wire_open(&r, room, w.len, &type, &ticket), 0);

@@ -120,7 +120,7 @@ static void add_mounts(struct args *a, const struct plan *plan)
 
 _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int seccomp_fd)
 {
-    char fd_text[16], program_path[32], files[16];
+    char fd_text[16], program_path[32], files[16], pids[16];
     struct args a = {.n = 0};
     /* An open file of our own: bubblewrap reads it from where the descriptor stands. */
     snprintf(program_path, sizeof program_path, "/proc/self/fd/%d", seccomp_fd);
@@ -130,6 +130,7 @@ _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int sec
     snprintf(fd_text, sizeof fd_text, "%d", program);
     become_inner_root(plan->run_base);
     snprintf(files, sizeof files, "%u", plan->files);
+    snprintf(pids, sizeof pids, "%u", plan->pids);
 
     add(&a, "bwrap");
     add(&a, "--die-with-parent");
@@ -148,6 +149,7 @@ _Noreturn void cell_enter(const struct plan *plan, const char *hostname, int sec
     add3(&a, "--chdir", "/", NULL);
     add(&a, "/.sandpiper/init");
     add(&a, files);
+    add(&a, pids);
     a.v[a.n] = NULL;
     execv(plan->bwrap, (char *const *)a.v);
     cell_broken("bubblewrap");

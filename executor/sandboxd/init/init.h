@@ -35,8 +35,8 @@ void answer_errno(uint32_t ticket, const char *path, int error);
 
 /* ---- process.c: the programs that clients start ---- */
 
-/* How many descriptors a program may have. */
-void process_limit_files(unsigned long files);
+/* How many descriptors a program may have, and its user processes. */
+void process_limit(unsigned long files, unsigned long pids);
 void process_start(uint32_t ticket, struct wire_reader *r, const int *fds, int fd_count);
 void process_signal(uint32_t ticket, struct wire_reader *r);
 void process_resize(uint32_t ticket, struct wire_reader *r);

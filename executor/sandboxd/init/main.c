@@ -128,7 +128,7 @@ static int signals_open(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* The argument is the limit of descriptors of each program. */
+/* The arguments are the limits of each program: descriptors, processes of its user. */
 int main(int argc, char **argv)
 {
     prctl(PR_SET_DUMPABLE, 0);
@@ -137,8 +137,8 @@ int main(int argc, char **argv)
     if (signals < 0)
         return 1;
     umask(022);
-    if (argc > 1)
-        process_limit_files(strtoul(argv[1], NULL, 10));
+    if (argc > 2)
+        process_limit(strtoul(argv[1], NULL, 10), strtoul(argv[2], NULL, 10));
     answer(0, WIRE_HELLO);
     for (;;) {
         struct pollfd waits[] = {{.fd = WIRE_SOCKET, .events = POLLIN}, {.fd = signals, .events = POLLIN}};

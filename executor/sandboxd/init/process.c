@@ -41,7 +41,7 @@ struct request {
     char defaults[DEFAULT_ENV][PATH_MAX + 16];
 };
 
-static struct rlimit files_limit = {1024, 1024};
+static struct rlimit files_limit = {1024, 1024}, pids_limit = {1024, 1024};
 
 static struct request request; /* one at a time: parsed, forked, done */
 
@@ -136,16 +136,22 @@ static bool request_read(uint32_t ticket, struct wire_reader *r, struct request 
     return true;
 }
 
-void process_limit_files(unsigned long files)
+void process_limit(unsigned long files, unsigned long pids)
 {
     files_limit = (struct rlimit){files, files};
+    pids_limit = (struct rlimit){pids, pids};
 }
 
-/* What no cgroup counts: descriptors of the machine's table; and a crash leaves no dump with the host. */
+/* What no cgroup counts: descriptors of the machine's table; and a crash leaves no dump with the host.
+ *
+ * Processes are counted by a cgroup, but that refuses a fork late, with the address space copied and a lock
+ * held that is the whole machine's: a fork bomb then holds up every other fork. The user's own limit refuses
+ * at once. */
 static void set_limits(void)
 {
     const struct rlimit none = {0, 0};
-    if (setrlimit(RLIMIT_NOFILE, &files_limit) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+    if (setrlimit(RLIMIT_NOFILE, &files_limit) < 0 || setrlimit(RLIMIT_NPROC, &pids_limit) < 0 ||
+        setrlimit(RLIMIT_CORE, &none) < 0)
         _exit(126);
 }
 
