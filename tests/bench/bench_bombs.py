@@ -13,7 +13,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "wall"))
 from bombs import BOMBS, Neighbour, ended  # noqa: E402
 from sandboxd_client import Daemon  # noqa: E402
 
-SECONDS, FEWEST = 5, 20  # of a phase; creates in it
+SECONDS, FEWEST = 3, 20  # of a phase; creates in it
 LIMITS = {"memory": "1g", "disk": "1g", "pids": 512, "files": 1024, "cpus": 2, "spare_cells": 8}
 
 
