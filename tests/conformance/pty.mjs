@@ -78,5 +78,6 @@ check('connect to a terminal', async () => {
   await t.shows('both-see')
   await until('the second sees it', () => text.includes('both-see'))
   assert.equal(await s.pty.kill(t.handle.pid), true)
+  assert.match((await failure(t.handle.wait())).error, /killed/)
   assert.equal(await s.pty.kill(t.handle.pid), false)
 })
