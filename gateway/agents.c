@@ -102,7 +102,7 @@ static void on_agents(void *arg, const struct agent_record *agents, size_t n, co
     if (!call_leave(c))
         return;
     if (err != NULL) {
-        call_fail(c, err);
+        call_fail_query(c, err);
         return;
     }
     if (limit == 0 && n == 0) {

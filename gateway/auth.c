@@ -82,7 +82,7 @@ static void on_key(void *arg, const struct api_key *key, const struct err *err)
     if (!call_leave(c))
         return;
     if (err != NULL) {
-        call_fail(c, err);
+        call_fail_query(c, err);
     } else if (!key->valid) {
         call_fail_code(c, ERR_UNAUTHORIZED, "the API key is unknown, expired or revoked");
     } else {

@@ -139,6 +139,14 @@ void call_fail(struct call *c, const struct err *err)
     }
 }
 
+void call_fail_query(struct call *c, const struct err *err)
+{
+    struct err known = *err;
+    if (known.code == ERR_OUTCOME_UNKNOWN)
+        known.code = ERR_PG;
+    call_fail(c, &known);
+}
+
 void call_client_gone(struct call *c)
 {
     c->req = NULL;

@@ -38,6 +38,9 @@ bool call_leave(struct call *c);
 void call_reply_json(struct call *c, int status, struct buf *body); /* body is emptied */
 void call_reply_bytes(struct call *c, int status, const char *type, struct str body);
 void call_fail(struct call *c, const struct err *err);
+/* Of a query that changes nothing, or may be repeated: that its outcome is not known is no news to the
+ * caller. */
+void call_fail_query(struct call *c, const struct err *err);
 void call_fail_code(struct call *c, enum err_code code, const char *detail);
 /* For answers that the handler streamed itself: counts it and ends the call. */
 void call_streamed(struct call *c, int status);

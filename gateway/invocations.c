@@ -108,7 +108,7 @@ static void on_put(void *arg, bool found, enum inv_state ended, const struct err
         struct call *c = k->c;
         free(k);
         if (call_leave(c))
-            call_fail(c, err);
+            call_fail_query(c, err);
         return;
     }
     if (!found || ended != INV_NONE || queue_cancel(k->g->queue, k->id, on_queue, k, NULL) != 0)

@@ -148,7 +148,7 @@ static void on_record(void *arg, const struct record *records, size_t n, const s
     if (!call_leave(c))
         return;
     if (err != NULL)
-        call_fail(c, err);
+        call_fail_query(c, err);
     else if (n == 0)
         call_fail_code(c, ERR_NOT_FOUND, "there is no invocation of that id");
     else if (!inv_state_ended(records[0].state))

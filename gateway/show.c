@@ -140,7 +140,7 @@ static void on_record(void *arg, const struct record *records, size_t n, const s
         return;
     if (err != NULL) {
         waiter_remove(&s->waiter);
-        call_fail(c, err);
+        call_fail_query(c, err);
     } else if (n == 0) {
         waiter_remove(&s->waiter);
         call_fail_code(c, ERR_NOT_FOUND, "there is no invocation of that id");

@@ -14,7 +14,7 @@ import pytest
 
 import fault_proxy as fault
 from e2e_agents import AGENTS, make_stack
-from stack import BIN, Client, Stack, free_port, until
+from stack import BIN, PG_BIN, Client, Stack, free_port, until
 
 DAEMONS = ("gateway", "dispatcher", "executor", "sandboxd")
 NEEDED = {"SANDPIPER_DATABASE_URL": "postgresql://u@/db?host=/tmp", "SANDPIPER_REDIS_URL": "unix:///tmp/r.sock",
@@ -422,3 +422,26 @@ def test_a_stopping_dispatcher_leaves_the_lead(made):
     for id in ids:
         assert stack.client.end(id, 60)["status"] == "succeeded"
     stack.quiet()
+
+
+@as_root
+def test_a_read_whose_connection_is_lost_is_unavailable(stack, client):
+    """Not `outcome_unknown`: a read has no outcome that anybody would have to look for."""
+    id = client.run("echo", "x")["id"]
+    lock = subprocess.Popen([str(PG_BIN / "psql"), "-h", str(stack.dir / "run"), "-U", "sandpiper", "-X", "-d", "sandpiper"],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    lock.stdin.write("begin; lock table invocations in access exclusive mode; select 'locked';\n")
+    lock.stdin.flush()
+    while "locked" not in lock.stdout.readline():
+        pass
+    answers = []
+    reader = threading.Thread(target=lambda: answers.append(client.call("GET", f"/v1/invocations/{id}")))
+    reader.start()
+    blocked = "from pg_stat_activity where wait_event_type = 'Lock' and application_name like 'sandpiper-gateway%'"
+    until("the read waits", lambda: stack.count(f"select count(*) {blocked}") > 0)
+    stack.psql(f"select pg_terminate_backend(pid) {blocked}")
+    reader.join(20)
+    lock.stdin.close()
+    lock.wait(timeout=10)
+    assert (answers[0].status, answers[0].json["code"]) == (503, "unavailable") and answers[0].headers["Retry-After"]
+    until("it is read again", lambda: client.call("GET", f"/v1/invocations/{id}").status == 200)
