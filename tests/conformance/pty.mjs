@@ -60,8 +60,8 @@ check('a terminal of a user, a directory, an environment', async () => {
 check('Ctrl-C reaches the program', async () => {
   const s = await shared()
   const t = await terminal(s)
-  await t.type('sleep 600; echo status-$?\n')
-  await until('sleep runs', async () => (await s.commands.run('pgrep -x sleep -a || true')).stdout.includes('sleep 600'))
+  await t.type('sleep 4242; echo status-$?\n')
+  await until('sleep runs', async () => (await s.commands.run('pgrep -x sleep -a || true')).stdout.includes('sleep 4242'))
   await t.type('\x03')
   await t.type('echo after-"wards"\n')
   await t.shows('after-wards')
