@@ -115,6 +115,8 @@ void conn_close(struct conn *c)
     close(c->fd);
     c->fd = -1;
     c->s->count--;
+    if (c->s->sweep_next == c)
+        c->s->sweep_next = c->next;
     *c->pprev = c->next;
     if (c->next != NULL)
         c->next->pprev = c->pprev;

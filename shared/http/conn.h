@@ -120,6 +120,7 @@ struct http_server {
     struct loop_io *io;
     struct loop_timer *sweep;
     struct conn *conns, *dead;
+    struct conn *sweep_next; /* the first that the sweep has not seen in this round; NULL: a round is over */
     struct conn *quiet_first, *quiet_last;
     struct body_budget *budget;
     uint64_t evicted;

@@ -1,8 +1,9 @@
 /* The listening side: the address, accepting in batches, the deadlines' sweep, draining and closing.
  *
- * Deadlines: each connection keeps two numbers; one timer looks at all connections several times a second.
- * That is cheaper than a timer a connection (no heap moves per request, no memory per idle client), and no
- * deadline here needs more than its precision: a quarter of the shortest deadline, 250 ms at most. */
+ * Deadlines: each connection keeps two numbers; one timer goes around all connections several times a second,
+ * a slice of them a tick, so that thousands of slow clients never hold up the others' requests for the whole
+ * round. That is cheaper than a timer a connection (no heap moves per request, no memory per idle client),
+ * and no deadline here needs more than its precision: a quarter of the shortest deadline, 250 ms at most. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
@@ -15,6 +16,7 @@
 #include "http/conn.h"
 
 enum { ACCEPT_BATCH = 64, BACKLOG = 4096, SWEEP_MAX_MS = 250, SWEEP_MIN_MS = 5 };
+enum { SWEEP_AT_ONCE = 256 /* connections; more are cut into slices */, SWEEP_TICK_MS = 5 };
 
 /* ---- options and address ---- */
 
@@ -167,14 +169,33 @@ static void on_accept(void *arg, int fd, int events)
 
 /* ---- the sweep and the dead ---- */
 
+/* In what time each connection is looked at once. */
+static int64_t sweep_ms(const struct http_server_options *o)
+{
+    int64_t shortest = o->header_timeout_ms;
+    const int64_t others[] = {o->idle_timeout_ms, o->body_timeout_ms, o->write_timeout_ms, o->body_span_ms};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        shortest = others[i] < shortest ? others[i] : shortest;
+    int64_t ms = shortest / 4;
+    return ms > SWEEP_MAX_MS ? SWEEP_MAX_MS : ms < SWEEP_MIN_MS ? SWEEP_MIN_MS : ms;
+}
+
+/* Looks at the next slice. New connections are linked in before the place where it stands: they are met in
+ * the next round, long before a deadline of theirs. */
 static void on_sweep(void *arg)
 {
     struct http_server *s = arg;
     mono_t now = mono_now();
-    for (struct conn *c = s->conns, *next; c != NULL; c = next) {
-        next = c->next; /* the owner's on_gone closes nothing at once: http_abort waits for the next turn */
+    int64_t round_ms = sweep_ms(&s->o), tick_ms = s->count > SWEEP_AT_ONCE ? SWEEP_TICK_MS : round_ms;
+    int64_t left = s->count * tick_ms / round_ms + 1;
+    if (s->sweep_next == NULL)
+        s->sweep_next = s->conns;
+    while (s->sweep_next != NULL && left-- > 0) {
+        struct conn *c = s->sweep_next;
+        s->sweep_next = c->next; /* conn_close moves it on when that one is closed */
         conn_expire(c, now);
     }
+    loop_timer_start(s->sweep, tick_ms);
     if (s->accept_paused && !s->draining) {
         s->accept_paused = false;
         loop_io_set(s->io, LOOP_READ);
@@ -189,16 +210,6 @@ void http_server_reap(void *arg)
         s->dead = c->next;
         conn_free(c);
     }
-}
-
-static int64_t sweep_ms(const struct http_server_options *o)
-{
-    int64_t shortest = o->header_timeout_ms;
-    const int64_t others[] = {o->idle_timeout_ms, o->body_timeout_ms, o->write_timeout_ms, o->body_span_ms};
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        shortest = others[i] < shortest ? others[i] : shortest;
-    int64_t ms = shortest / 4;
-    return ms > SWEEP_MAX_MS ? SWEEP_MAX_MS : ms < SWEEP_MIN_MS ? SWEEP_MIN_MS : ms;
 }
 
 /* ---- the server ---- */
@@ -230,7 +241,7 @@ struct http_server *http_server_open(struct loop *loop, const struct http_server
         http_server_close(&s);
         return NULL;
     }
-    loop_timer_every(s->sweep, sweep_ms(&s->o));
+    loop_timer_start(s->sweep, sweep_ms(&s->o));
     return s;
 }
 
