@@ -12,6 +12,7 @@
 #include "json/json.h"
 #include "json/writer.h"
 #include "show.h"
+#include "submission.h"
 #include "targets.h"
 
 struct submit {
@@ -20,8 +21,7 @@ struct submit {
     struct json *doc;
     char *key;
     struct handoff_ticket *ticket;
-    struct str agent;
-    int32_t version;
+    struct submission_agent agent;
     int64_t wait_ms;
     mono_t began;
     struct http_body *body; /* the document's text */
@@ -34,140 +34,6 @@ static void submit_free(void *data)
     free(s->key);
     http_body_free(&s->body);
     free(s);
-}
-
-/* ---- the body's fields ---- */
-
-static const char *const known_fields[] = {"agent",      "prompt", "timeout_s",       "priority",
-                                           "metadata",   "retry",  "queue_timeout_s", "webhook",
-                                           "not_before", "env",    "files",           NULL};
-static const char *const coming_fields[] = {"webhook", "not_before", "env", "files"};
-
-static int read_whole(const struct json *doc, const struct json_value *v, const char *name, int64_t min,
-                      int64_t max, int64_t *out, struct err *err)
-{
-    if (v == NULL)
-        return 0;
-    if (!json_int(doc, v, out) || *out < min || *out > max)
-        return err_set(err, ERR_BAD_FIELD, "%s must be a whole number from %lld to %lld", name,
-                       (long long)min, (long long)max);
-    return 0;
-}
-
-static int read_prompt(struct submit *s, const struct json_value *root, struct err *err)
-{
-    const struct json_value *v = json_get(root, "prompt");
-    if (v == NULL)
-        return err_set(err, ERR_MISSING_FIELD, "prompt is required");
-    if (!json_str(v, &s->sub.prompt))
-        return err_set(err, ERR_BAD_FIELD, "prompt must be a string");
-    if (s->sub.prompt.n > INV_PROMPT_MAX_BYTES)
-        return err_set(err, ERR_PROMPT_TOO_LARGE, "the prompt has %zu bytes; the limit is %d",
-                       s->sub.prompt.n, INV_PROMPT_MAX_BYTES);
-    return 0;
-}
-
-static int read_agent(struct submit *s, const struct json_value *root, struct err *err)
-{
-    struct str ref;
-    const struct json_value *v = json_get(root, "agent");
-    if (v == NULL)
-        return err_set(err, ERR_MISSING_FIELD, "agent is required");
-    if (!json_str(v, &ref) || !agent_ref_parse(ref, &s->agent, &s->version))
-        return err_set(err, ERR_BAD_FIELD, "agent must be a name, or name@version");
-    return 0;
-}
-
-static int read_priority(struct submit *s, const struct json_value *root, struct err *err)
-{
-    struct str name;
-    const struct json_value *v = json_get(root, "priority");
-    s->sub.priority = INV_NORMAL;
-    if (v != NULL && (!json_str(v, &name) || !inv_priority_parse(name, &s->sub.priority)))
-        return err_set(err, ERR_BAD_FIELD, "priority must be high, normal or low");
-    return 0;
-}
-
-static int read_metadata(struct submit *s, const struct json_value *root, struct err *err)
-{
-    const struct json_value *v = json_get(root, "metadata");
-    if (v == NULL)
-        return 0;
-    if (json_type_of(v) != JSON_OBJECT)
-        return err_set(err, ERR_BAD_FIELD, "metadata must be an object");
-    struct str source = json_member_source(s->doc, "metadata");
-    if (source.n > INV_METADATA_MAX_BYTES)
-        return err_set(err, ERR_METADATA_TOO_LARGE, "metadata has %zu bytes; the limit is %d", source.n,
-                       INV_METADATA_MAX_BYTES);
-    s->sub.metadata = source;
-    return 0;
-}
-
-static int read_retry_on(struct submit *s, const struct json_value *on, struct err *err)
-{
-    for (const struct json_value *v = json_first(on); v != NULL; v = json_next(v)) {
-        struct str name = str_of(NULL);
-        bool text = json_str(v, &name);
-        int bit = text && str_eq_c(name, "failed")      ? INV_RETRY_FAILED
-                  : text && str_eq_c(name, "timed_out") ? INV_RETRY_TIMED_OUT
-                                                        : 0;
-        if (bit == 0)
-            return err_set(err, ERR_BAD_FIELD, "retry.on may hold \"failed\" and \"timed_out\"");
-        s->sub.retry_on = (int16_t)(s->sub.retry_on | bit);
-    }
-    return 0;
-}
-
-static int read_retry(struct submit *s, const struct json_value *root, struct err *err)
-{
-    static const char *const known[] = {"max_attempts", "on", NULL};
-    const struct json_value *v = json_get(root, "retry"), *on = json_get(v, "on");
-    int64_t max = 1;
-    s->sub.max_attempts = 1;
-    if (v == NULL)
-        return 0;
-    if (json_type_of(v) != JSON_OBJECT)
-        return err_set(err, ERR_BAD_FIELD, "retry must be an object");
-    if (json_known_fields(v, known, err) != 0)
-        return err_wrap(err, "retry");
-    if (read_whole(s->doc, json_get(v, "max_attempts"), "retry.max_attempts", 1, INV_MAX_ATTEMPTS, &max,
-                   err) != 0)
-        return -1;
-    s->sub.max_attempts = (int16_t)max;
-    if (on == NULL)
-        s->sub.retry_on = INV_RETRY_FAILED | INV_RETRY_TIMED_OUT;
-    else if (json_type_of(on) != JSON_ARRAY)
-        return err_set(err, ERR_BAD_FIELD, "retry.on must be an array");
-    return read_retry_on(s, on, err);
-}
-
-static int read_limits(struct submit *s, const struct json_value *root, struct err *err)
-{
-    int64_t timeout = 0, queue = INV_QUEUE_TIMEOUT_DEFAULT_MS / 1000;
-    if (read_whole(s->doc, json_get(root, "timeout_s"), "timeout_s", 1, INV_TIMEOUT_MAX_MS / 1000, &timeout,
-                   err) != 0 ||
-        read_whole(s->doc, json_get(root, "queue_timeout_s"), "queue_timeout_s", 1,
-                   INV_QUEUE_TIMEOUT_MAX_MS / 1000, &queue, err) != 0)
-        return -1;
-    s->sub.timeout_ms = (int32_t)(timeout * 1000); /* 0: the agent's, or the system's */
-    s->sub.queue_timeout_ms = queue * 1000;
-    return 0;
-}
-
-static int read_fields(struct submit *s, struct err *err)
-{
-    const struct json_value *root = json_root(s->doc);
-    if (json_type_of(root) != JSON_OBJECT)
-        return err_set(err, ERR_BAD_JSON, "the body must be a JSON object");
-    if (json_known_fields(root, known_fields, err) != 0)
-        return -1;
-    for (size_t i = 0; i < sizeof coming_fields / sizeof *coming_fields; i++)
-        if (json_get(root, coming_fields[i]) != NULL)
-            return err_set(err, ERR_UNSUPPORTED, "\"%s\" is not available in this version", coming_fields[i]);
-    if (read_agent(s, root, err) != 0 || read_prompt(s, root, err) != 0 || read_limits(s, root, err) != 0 ||
-        read_priority(s, root, err) != 0 || read_retry(s, root, err) != 0)
-        return -1;
-    return read_metadata(s, root, err);
 }
 
 /* ---- headers ---- */
@@ -264,7 +130,7 @@ static void accepted(struct submit *s)
     jw_object(&w);
     jw_kcstr(&w, "id", text);
     jw_kcstr(&w, "status", inv_state_name(INV_QUEUED));
-    jw_kstr(&w, "agent", s->agent);
+    jw_kstr(&w, "agent", s->agent.slug);
     jw_kint(&w, "version", s->sub.version);
     jw_ktime(&w, "created_at", uuid_time(id));
     jw_object_end(&w);
@@ -314,13 +180,14 @@ static void on_target(struct call *c, const struct agent_target *t, const struct
 {
     struct submit *s = c->data;
     struct err bad = ERR_INIT;
-    if (err == NULL && !t->found && s->version > 0)
-        err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no version %d of an agent \"%.*s\"", s->version,
-                STR_ARG(s->agent));
+    if (err == NULL && !t->found && s->agent.version > 0)
+        err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no version %d of an agent \"%.*s\"", s->agent.version,
+                STR_ARG(s->agent.slug));
     else if (err == NULL && !t->found)
-        err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no agent \"%.*s\"", STR_ARG(s->agent));
+        err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no agent \"%.*s\"", STR_ARG(s->agent.slug));
     else if (err == NULL && !t->ready)
-        err_set(&bad, ERR_AGENT_NOT_READY, "agent \"%.*s\" has no version that is ready", STR_ARG(s->agent));
+        err_set(&bad, ERR_AGENT_NOT_READY, "agent \"%.*s\" has no version that is ready",
+                STR_ARG(s->agent.slug));
     if (err == NULL && bad.code == ERR_NONE && !handoff_ready(c->g->handoff, &bad))
         err = &bad;
     if (err != NULL || bad.code != ERR_NONE) {
@@ -360,11 +227,11 @@ static void on_body(void *arg, struct http_request *req, struct str body)
         err_set(&err, ERR_OVERLOADED, "no memory");
     else
         s->doc = json_parse(http_body_view(s->body), &err);
-    if (s->doc == NULL || read_fields(s, &err) != 0) {
+    if (s->doc == NULL || submission_read(s->doc, NULL, &s->sub, &s->agent, &err) != 0) {
         call_fail(c, &err);
         return;
     }
-    target_resolve(c->g->targets, c, s->agent, s->version, on_target);
+    target_resolve(c->g->targets, c, s->agent.slug, s->agent.version, on_target);
 }
 
 void invocation_submit(struct call *c)
