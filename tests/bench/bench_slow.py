@@ -3,9 +3,9 @@
 slowhttptest sends slow heads, slow bodies, ranges and slow reads; slow_bodies.py adds slow bodies with a valid key, which
 get past authentication. The healthy client is one, its requests one after another, every tenth on a new connection.
 
-Attackers have machines of their own. Here they get a core of their own, the last; gateway, databases and the healthy client
-share the others, before the attack as during it. Beside one another they would measure how long the kernel looks through
-the attacker's 5,000 descriptors without giving the core away."""
+Attackers have machines of their own. Here they get a core of their own, the last, and their end of the network with it
+(apart.py); gateway, databases and the healthy client share the others, before the attack as during it. Beside one another
+they would measure how long the kernel looks through the attacker's 5,000 descriptors without giving the core away."""
 
 import contextlib
 import json
@@ -13,15 +13,17 @@ import os
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
 
+from apart import apart
 from bench_stack import AGENT, PROMPT, bench_stack
 from harness import HERE, pause, say
 from stack import until
 
-SLOW, SECONDS = 5000, 5
+SLOW, SECONDS, ROUNDS = 5000, 5, 3
 CORES = sorted(os.sched_getaffinity(0))
 MODES = [
     ("slow heads", ["-H", "-i", "3", "-x", "24", "-u", "/v1/invocations"]),
@@ -105,16 +107,17 @@ def ended(argv, **kw):
 
 
 @contextlib.contextmanager
-def attack(stack, gateway, options):
+def attack(stack, gateway, options, far):
     """slowhttptest (or our own client) at work, all its connections made or its ramp over."""
     if options is None:
-        argv = [sys.executable, HERE / "slow_bodies.py", str(gateway.port), stack.key, str(SLOW)]
+        argv = [*far.prefix, sys.executable, HERE / "slow_bodies.py", far.address, str(gateway.port), stack.key, str(SLOW)]
         with ended(argv, stdout=subprocess.PIPE, text=True) as p:
             p.stdout.readline()
             yield
         return
     *options, path = options
-    argv = ["slowhttptest", "-c", str(SLOW), "-r", "2500", "-l", "60", "-p", "5", *options, f"http://127.0.0.1:{gateway.port}{path}"]
+    argv = [*far.prefix, "slowhttptest", "-c", str(SLOW), "-r", "2500", "-l", "60", "-p", "5", *options,
+            f"http://{far.address}:{gateway.port}{path}"]
     with ended(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
         end = time.monotonic() + 8  # heads live for 10 s; those that are answered at once never add up
         while connections(stack) < 0.9 * SLOW and time.monotonic() < end and p.poll() is None:
@@ -126,32 +129,49 @@ def run(figures):
     modes = MODES if shutil.which("slowhttptest") else []
     if not modes:
         figures.note("slowhttptest is not installed (Debian package slowhttptest): its modes are left out")
-    os.sched_setaffinity(0, set(CORES[:-1] or CORES))  # and all that is started from here
+    rest = CORES[:-1] or CORES
+    os.sched_setaffinity(0, set(rest))  # and all that is started from here
     try:
-        attacked(figures, modes)
+        with apart(CORES[-1:], rest, figures.note) as far:
+            attacked(figures, modes, far)
     finally:
         os.sched_setaffinity(0, set(CORES))
 
 
-def attacked(figures, modes):
+def one_round(s, gateway, healthy, options, far):
+    """Before and during one attack: the percentiles of each, and how many connections the attack held."""
+    before = healthy.measure(SECONDS)
+    with attack(s, gateway, options, far):
+        held = connections(s)
+        during = healthy.measure(SECONDS)
+        held = (held, connections(s))
+    until("the slow clients are gone", lambda: connections(s) < 100, 90)
+    return before, during, held
+
+
+def tell(figures, name, rounds):
+    """The median of the rounds, each figure by itself."""
+    for i, what in enumerate(("submission", "read")):
+        for label, part in (("p50", 0.5), ("p99", 0.99)):
+            before = statistics.median(at(r[0][i], part) for r in rounds)
+            during = statistics.median(at(r[1][i], part) for r in rounds)
+            figures.row(f"{name}: {what}, {label}", during, before, unit="ms", ratio_at_most=2 if label == "p99" else None)
+    held = sorted(n for r in rounds for n in r[2])
+    figures.note(f"{name}: {held[0]:,} to {held[-1]:,} connections; {sum(len(r[0][0]) for r in rounds):,} submissions before, "
+                 f"{sum(len(r[1][0]) for r in rounds):,} during")
+
+
+def attacked(figures, modes, far):
     with bench_stack() as s:
-        gateway = s.gateways[0]
-        for executor in list(s.executors):
-            s.end(executor)
+        for process in s.executors + s.gateways:
+            s.end(process)
+        gateway = s.add_gateway(host="0.0.0.0" if far.prefix else "127.0.0.1")
         healthy = Healthy(gateway.port, s.key)
         healthy.measure(2)
         for name, options in modes + [("slow bodies with a key", None)]:
-            say(f"slow: {name}")
-            before = healthy.measure(SECONDS)
-            with attack(s, gateway, options):
-                open_before = connections(s)
-                during = healthy.measure(SECONDS)
-                open_after = connections(s)
-            for what, b, d in zip(("submission", "read"), before, during):
-                for label, part in (("p50", 0.5), ("p99", 0.99)):
-                    figures.row(f"{name}: {what}, {label}", at(d, part), at(b, part), unit="ms",
-                                ratio_at_most=2 if label == "p99" else None)
-            figures.note(f"{name}: {open_before:,} connections when the measuring began, {open_after:,} at its end; "
-                         f"{len(before[0]):,} submissions before, {len(during[0]):,} during")
-            until("the slow clients are gone", lambda: connections(s) < 100, 90)
+            rounds = []
+            for n in range(ROUNDS):
+                say(f"slow: {name}, round {n + 1} of {ROUNDS}")
+                rounds.append(one_round(s, gateway, healthy, options, far))
+            tell(figures, name, rounds)
     figures.note("slow: the column of the peer is the same client before the attack; one client, one request at a time.")

@@ -1,9 +1,12 @@
 """5,000 clients with a key that never finish their body: a byte a second each; who is refused comes back. Until killed.
 
-slow_bodies.py PORT KEY CONNECTIONS; says "ready" when all have been connected once."""
+They do not know of each other: each second is 0.5 to 1.5 s long, so that their bytes come as they would from 5,000 machines.
+
+slow_bodies.py HOST PORT KEY CONNECTIONS; says "ready" when all have been connected once."""
 
 import contextlib
 import heapq
+import random
 import resource
 import selectors
 import socket
@@ -11,7 +14,7 @@ import sys
 import time
 
 
-def main(port, key, count):
+def main(host, port, key, count):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     head = (f"POST /v1/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
@@ -24,7 +27,7 @@ def main(port, key, count):
             s = socket.socket()
             s.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                s.connect(("127.0.0.1", port))
+                s.connect((host, port))
             poll.register(s, selectors.EVENT_READ)
             heapq.heappush(due, (now + 0.2, id(s), s, head))
             missing -= 1
@@ -37,8 +40,8 @@ def main(port, key, count):
                 continue
             with contextlib.suppress(OSError):
                 s.send(data)
-            heapq.heappush(due, (now + 1, id(s), s, b" "))
-        for k, _ in poll.select(0.01):
+            heapq.heappush(due, (now + random.uniform(0.5, 1.5), id(s), s, b" "))
+        for k, _ in poll.select(min(0.01, max(0.0, due[0][0] - time.monotonic())) if due else 0.01):
             with contextlib.suppress(OSError):
                 if k.fileobj.recv(65536):
                     continue
@@ -48,4 +51,4 @@ def main(port, key, count):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

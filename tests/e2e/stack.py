@@ -273,9 +273,9 @@ class Stack:
             "SANDPIPER_SANDBOXD_DATA_DIR": str(self.dir / "sandboxes")})
         self.sandboxd.said('"msg":"ready"', 60)
 
-    def add_gateway(self, **env):
+    def add_gateway(self, host="127.0.0.1", **env):
         port = free_port()
-        p = self._daemon("gateway", {"SANDPIPER_GATEWAY_LISTEN": f"127.0.0.1:{port}", **env}, len(self.gateways))
+        p = self._daemon("gateway", {"SANDPIPER_GATEWAY_LISTEN": f"{host}:{port}", **env}, len(self.gateways))
         p.port = port
         self.gateways.append(p)
 
