@@ -20,8 +20,8 @@
 #include "invocations.h"
 #include "json/writer.h"
 #include "model/listing.h"
-#include "record_json.h"
 #include "store/lists.h"
+#include "store/record_json.h"
 #include "targets.h"
 
 enum {

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "record_json.h"
+#include "store/record_json.h"
 #include "waiters.h"
 
 enum { FETCH_MS = 5000, LIVE_MS = 1000 };

@@ -1,5 +1,5 @@
 /* The invocation record as JSON. */
-#include "record_json.h"
+#include "store/record_json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -40,12 +40,16 @@ static void write_prompt(struct json_writer *w, const struct record *r)
         jw_knull(w, "prompt");
 }
 
-static void write_output(struct json_writer *w, const struct record *r, bool brief)
+/* What of the bodies is shown. */
+enum form { FULL, BRIEF, EVENT };
+
+static void write_output(struct json_writer *w, const struct record *r, enum form form)
 {
     bool ended = inv_state_ended(r->state);
-    if (!brief && ended && r->output_inline)
+    bool shown = ended && r->output_inline && (form == FULL || r->output.n <= RECORD_EVENT_OUTPUT_BYTES);
+    if (form != BRIEF && shown)
         write_bytes(w, "output", "output_base64", r->output);
-    else if (!brief)
+    else if (form != BRIEF)
         jw_knull(w, "output");
     jw_key(w, "output_size");
     if (ended)
@@ -136,7 +140,8 @@ static void write_exit(struct json_writer *w, const struct record *r)
         jw_knull(w, "signal");
 }
 
-static void write_record(const struct record *r, const struct live_state *live, bool brief, struct buf *out)
+static void write_record(const struct record *r, const struct live_state *live, enum form form,
+                         struct buf *out)
 {
     struct json_writer w = json_writer(out);
     jw_object(&w);
@@ -147,10 +152,10 @@ static void write_record(const struct record *r, const struct live_state *live, 
     jw_kcstr(&w, "priority", inv_priority_name(r->priority));
     jw_key(&w, "timeout_s");
     jw_double(&w, r->timeout_ms / 1000.0);
-    if (!brief)
+    if (form == FULL)
         write_prompt(&w, r);
     jw_kint(&w, "prompt_size", r->prompt_bytes);
-    write_output(&w, r, brief);
+    write_output(&w, r, form);
     write_url(&w, "logs_url", r->id, "logs");
     write_exit(&w, r);
     write_error(&w, r);
@@ -166,10 +171,15 @@ static void write_record(const struct record *r, const struct live_state *live, 
 
 void record_write(const struct record *r, const struct live_state *live, struct buf *out)
 {
-    write_record(r, live, false, out);
+    write_record(r, live, FULL, out);
 }
 
 void record_write_brief(const struct record *r, const struct live_state *live, struct buf *out)
 {
-    write_record(r, live, true, out);
+    write_record(r, live, BRIEF, out);
+}
+
+void record_write_event(const struct record *r, struct buf *out)
+{
+    write_record(r, NULL, EVENT, out);
 }

@@ -1,6 +1,6 @@
 /* The invocation record as JSON (DESIGN section 7). */
-#ifndef GATEWAY_RECORD_JSON_H
-#define GATEWAY_RECORD_JSON_H
+#ifndef STORE_RECORD_JSON_H
+#define STORE_RECORD_JSON_H
 
 #include "base/buf.h"
 #include "store/records.h"
@@ -17,6 +17,11 @@ void record_write(const struct record *r, const struct live_state *live, struct 
 
 /* The same for lists: without the members that hold prompt and output. */
 void record_write_brief(const struct record *r, const struct live_state *live, struct buf *out);
+
+/* The record of one that has ended, as webhooks carry it: without the prompt, and with its output only up to
+ * RECORD_EVENT_OUTPUT_BYTES (beyond: null, and output_url says where it is), so that it stays small. */
+enum { RECORD_EVENT_OUTPUT_BYTES = 8 * 1024 };
+void record_write_event(const struct record *r, struct buf *out);
 
 /* The state of an open record that Redis does not know: it waits in PostgreSQL. */
 enum inv_state record_waiting_state(const struct record *r, wall_t now);
