@@ -1,19 +1,18 @@
 """A private Sandpiper on a sandbox service that takes no time."""
 
 import contextlib
-import os
 
-from stack import BIN, Process, Stack
+from sim_stack import SimStack
 
 PROMPT = "p" * 500
 AGENT = "bench"
 
 
-class BenchStack(Stack):
-    def start_sandboxd(self):
-        self.sandboxd = Process("fake-e2b", [str(BIN / "fake-e2b"), f"127.0.0.1:{self.sandboxd_port}"],
-                                dict(os.environ), self.dir / "fake-e2b.log").start()
-        self.sandboxd.said('"msg":"ready"')
+class BenchStack(SimStack):
+    agent = AGENT
+
+    def __init__(self, **kw):
+        super().__init__(sim={"output": "ok\n"}, **kw)
 
     def twin_gateway(self, first, **env):
         """Another gateway on the first one's port (both with SANDPIPER_GATEWAY_REUSE_PORT)."""
@@ -39,8 +38,6 @@ def bench_stack(**kw):
     """A stack with the agent `bench` deployed; executors can be stopped afterwards."""
     s = BenchStack(**kw)
     try:
-        s.start()
-        s.client.deploy(AGENT, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
-        yield s
+        yield s.start()
     finally:
         s.stop()

@@ -35,14 +35,14 @@ def build():
     else:
         say("building …")
         out = ROOT / "build-release"
-        for argv in (["cmake", "-S", ROOT, "-B", out, "-DCMAKE_BUILD_TYPE=Release", "-DSP_BENCH=ON"],
+        for argv in (["cmake", "-S", ROOT, "-B", out, "-DCMAKE_BUILD_TYPE=Release"],
                      ["cmake", "--build", out, "--parallel", str(os.cpu_count())]):
             r = subprocess.run(argv, capture_output=True, text=True)
             if r.returncode != 0:
                 sys.exit(f"the build failed:\n{(r.stdout + r.stderr)[-4000:]}")
         bin = out / "bin"
-    if not (bin / "fake-e2b").exists():
-        sys.exit(f"{bin} has no fake-e2b: configure with -DSP_BENCH=ON")
+    if not (bin / "sandpiper-e2b-sim").exists():
+        sys.exit(f"{bin} has no sandpiper-e2b-sim: build it whole")
     return bin
 
 
@@ -94,11 +94,12 @@ class Cpu:
 
 # ---- load ----
 
-def wrk(port, path, headers, body, connections, seconds):
-    """A closed loop of one POST; the figures of post.lua, with `per_second`."""
+def wrk(port, path, headers, body, connections, seconds, frame=False):
+    """A closed loop of one POST; the figures of post.lua, with `per_second`. frame: the body in a Connect envelope."""
     if shutil.which("wrk") is None:
         raise Missing("wrk is not installed (Debian package wrk)")
     env = dict(os.environ, BENCH_PATH=path, BENCH_BODY=body, BENCH_HEADERS="\n".join(f"{k}: {v}" for k, v in headers.items()))
+    env.update({"BENCH_FRAME": "1"} if frame else {})
     r = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", HERE / "post.lua",
                         f"http://127.0.0.1:{port}"], env=env, capture_output=True, text=True)
     if r.returncode != 0:

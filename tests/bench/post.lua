@@ -2,6 +2,11 @@
 wrk.method = "POST"
 wrk.path = os.getenv("BENCH_PATH")
 wrk.body = os.getenv("BENCH_BODY")
+if os.getenv("BENCH_FRAME") then -- as Connect envelopes a message: no flags, four bytes of length
+    local n = #wrk.body
+    wrk.body = string.char(0, math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
+        .. wrk.body
+end
 wrk.headers["Content-Type"] = "application/json"
 for line in (os.getenv("BENCH_HEADERS") or ""):gmatch("[^\n]+") do
     local name, value = line:match("^([^:]+): (.*)$")

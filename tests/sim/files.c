@@ -1,0 +1,164 @@
+/* Files: what was uploaded last is what a program reads that is given no input on its command line. The
+ * newest of a sandbox are kept, in memory. */
+#include <stdlib.h>
+
+#include "multipart.h"
+#include "sim.h"
+
+static void file_free(struct box *b, struct box_file *f)
+{
+    b->sim->file_bytes -= f->data.len;
+    free(f->path);
+    buf_deinit(&f->data);
+}
+
+void files_drop(struct box *b)
+{
+    for (size_t i = 0; i < b->file_count; i++)
+        file_free(b, &b->files[i]);
+    b->file_count = 0;
+}
+
+static void forget(struct box *b, size_t at)
+{
+    file_free(b, &b->files[at]);
+    b->file_count--;
+    for (size_t i = at; i < b->file_count; i++)
+        b->files[i] = b->files[i + 1];
+}
+
+static struct box_file *find(struct box *b, struct str path)
+{
+    for (size_t i = 0; i < b->file_count; i++)
+        if (str_eq_c(path, b->files[i].path))
+            return &b->files[i];
+    return NULL;
+}
+
+/* Takes data over. */
+static bool put(struct box *b, struct str path, struct buf *data)
+{
+    struct box_file *old = find(b, path);
+    char *name = str_dup(path);
+    if (name == NULL || data->failed || b->sim->file_bytes + data->len > FILES_MAX_BYTES) {
+        free(name);
+        buf_deinit(data);
+        return false;
+    }
+    if (old != NULL)
+        forget(b, (size_t)(old - b->files));
+    else if (b->file_count == BOX_FILES)
+        forget(b, 0);
+    b->files[b->file_count++] = (struct box_file){.path = name, .data = *data};
+    b->sim->file_bytes += data->len;
+    return true;
+}
+
+/* ---- uploads ---- */
+
+struct upload {
+    struct box *b;
+    struct str path; /* of the query; wins over the part's name */
+    char *name;      /* of the part that is being read */
+    struct buf data;
+    struct json_writer w;
+};
+
+static void upload_done(struct upload *u, struct str path)
+{
+    struct str base = path;
+    for (size_t i = 0; i < path.n; i++)
+        if (path.p[i] == '/')
+            base = str_make(path.p + i + 1, path.n - i - 1);
+    jw_object(&u->w);
+    jw_kstr(&u->w, "path", path);
+    jw_kstr(&u->w, "name", base);
+    jw_kcstr(&u->w, "type", "file");
+    jw_object_end(&u->w);
+}
+
+static bool on_part(void *arg, struct str name, struct str filename)
+{
+    struct upload *u = arg;
+    buf_init(&u->data, FILE_MAX_BYTES);
+    u->name = str_eq_c(name, "file") ? str_dup(u->path.n > 0 ? u->path : filename) : NULL;
+    return true;
+}
+
+static bool on_data(void *arg, struct str piece)
+{
+    struct upload *u = arg;
+    return u->name == NULL || buf_str(&u->data, piece);
+}
+
+static bool on_part_end(void *arg)
+{
+    struct upload *u = arg;
+    bool kept = true;
+    if (u->name != NULL) {
+        kept = put(u->b, str_of(u->name), &u->data);
+        if (kept)
+            upload_done(u, str_of(u->name));
+    }
+    u->data = (struct buf){0};
+    free(u->name);
+    u->name = NULL;
+    return kept;
+}
+
+static bool read_parts(struct upload *u, struct str boundary, struct str body)
+{
+    const struct multipart_events events = {on_part, on_data, on_part_end};
+    struct multipart *m = multipart_new(boundary, &events, u);
+    bool good = m != NULL && multipart_feed(m, body) && multipart_complete(m);
+    multipart_free(&m);
+    free(u->name);
+    buf_deinit(&u->data);
+    return good;
+}
+
+static bool read_raw(struct upload *u, struct str body)
+{
+    struct buf data;
+    buf_init(&data, FILE_MAX_BYTES);
+    buf_str(&data, body);
+    if (u->path.n == 0 || !put(u->b, u->path, &data))
+        return false;
+    upload_done(u, u->path);
+    return true;
+}
+
+void file_post(struct box *b, struct http_request *r, struct str body)
+{
+    struct upload u = {.b = b};
+    struct err err = ERR_INIT;
+    struct str type = str_of(NULL), boundary;
+    struct buf answer;
+    http_query_get(r, "path", &u.path, &err);
+    http_header(r, "Content-Type", &type);
+    buf_init(&answer, ANSWER_MAX_BYTES);
+    u.w = json_writer(&answer);
+    jw_array(&u.w);
+    bool parts = multipart_boundary(type, &boundary);
+    bool good = parts ? read_parts(&u, boundary, body) : read_raw(&u, body);
+    jw_array_end(&u.w);
+    if (good) {
+        api_json(r, 200, &answer);
+        return;
+    }
+    buf_deinit(&answer);
+    api_error(r, 400, "the upload is malformed, has no path, or is larger than the simulator keeps");
+}
+
+void file_get(struct box *b, struct http_request *r, struct str body)
+{
+    (void)body;
+    struct str path = str_of(NULL);
+    struct err err = ERR_INIT;
+    http_query_get(r, "path", &path, &err);
+    struct box_file *f = find(b, path);
+    if (f == NULL)
+        api_error(r, 404, "the simulator has no file but what was uploaded last");
+    else
+        http_reply(r, 200, "application/octet-stream", buf_view(&f->data));
+}

@@ -1,0 +1,573 @@
+/* Programs: nothing runs. A program answers with what the options, or its own input, say it does:
+ *
+ *   input    the last argument of its command line; when that is empty, the file uploaded last
+ *   {"sim": {"run_ms": …, "output": …, "output_bytes": …, "stderr": …, "pieces": …, "exit_code": …,
+ *            "signal": …}}   as (part of) the input, a JSON object: this program does so
+ *
+ * A program's stream goes to everybody who asked for it (Start, Connect). What nobody listens to is dropped,
+ * as envd does. It is paced by its slowest listener. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "connect.h"
+#include "sim.h"
+
+enum { CHUNK_BYTES = 32 * 1024, AT_ONCE_BYTES = 48 * 1024, ENDED_MAX = 64, FIRST_PID = 1000 };
+
+static const char stream_type[] = "application/connect+json";
+
+struct watcher {
+    struct asked asked; /* first: http_data of the request */
+    struct watcher *prev, *next;
+    struct program *program;
+    bool full;
+};
+
+/* How a program will go. */
+struct plan {
+    int64_t start_ms, run_ms, kill_after_ms, pieces, exit_code;
+    char signal[32]; /* "" none; as envd names it: "killed" */
+    char *out, *err;
+    size_t out_n, err_n;
+};
+
+struct program {
+    struct program *prev, *next;
+    struct box *box;
+    int64_t pid;
+    struct plan plan;
+    enum { PROGRAM_STARTING, PROGRAM_RUNNING, PROGRAM_ENDED } state;
+    int64_t pieces_due;
+    size_t sent, due; /* of the output */
+    bool late;        /* ended by Connect-Timeout-Ms */
+    struct loop_timer *timer;
+    struct watcher *watchers;
+};
+
+/* ---- frames ---- */
+
+static struct json_writer event_begin(struct buf *out, size_t *head)
+{
+    *head = connect_frame_begin(out);
+    struct json_writer w = json_writer(out);
+    jw_object(&w);
+    jw_key(&w, "event");
+    jw_object(&w);
+    return w;
+}
+
+static void event_end(struct json_writer *w, size_t head)
+{
+    jw_object_end(w);
+    jw_object_end(w);
+    connect_frame_end(w->out, head, 0);
+}
+
+static void put_start(struct buf *out, int64_t pid)
+{
+    size_t head;
+    struct json_writer w = event_begin(out, &head);
+    jw_key(&w, "start");
+    jw_object(&w);
+    jw_kint(&w, "pid", pid);
+    jw_object_end(&w);
+    event_end(&w, head);
+}
+
+static void put_data(struct buf *out, const char *stream, struct str piece)
+{
+    size_t head;
+    struct json_writer w = event_begin(out, &head);
+    jw_key(&w, "data");
+    jw_object(&w);
+    jw_key(&w, stream);
+    jw_base64(&w, piece);
+    jw_object_end(&w);
+    event_end(&w, head);
+}
+
+static void put_end(struct buf *out, const struct plan *p)
+{
+    char status[64];
+    size_t head;
+    struct json_writer w = event_begin(out, &head);
+    bool signaled = p->signal[0] != '\0';
+    snprintf(status, sizeof status, "signal: %s", p->signal);
+    if (!signaled)
+        snprintf(status, sizeof status, "exit status %lld", (long long)p->exit_code);
+    jw_key(&w, "end");
+    jw_object(&w);
+    if (signaled || p->exit_code != 0)
+        jw_kint(&w, "exitCode", signaled ? -1 : p->exit_code);
+    if (!signaled)
+        jw_kbool(&w, "exited", true);
+    jw_kcstr(&w, "status", status);
+    if (signaled || p->exit_code != 0)
+        jw_kcstr(&w, "error", status);
+    jw_object_end(&w);
+    event_end(&w, head);
+}
+
+static void stream_refuse(struct http_request *r, const char *code, const char *text)
+{
+    struct buf out;
+    buf_init(&out, ANSWER_MAX_BYTES);
+    connect_end_stream(&out, code, text);
+    http_reply(r, 200, stream_type, buf_view(&out));
+    buf_deinit(&out);
+}
+
+/* ---- the plan ---- */
+
+static bool set_out(struct plan *p, struct str s)
+{
+    free(p->out);
+    p->out = str_dup(s);
+    p->out_n = s.n;
+    return p->out != NULL;
+}
+
+/* Lines of 64 bytes. */
+static bool set_bytes(struct plan *p, int64_t n)
+{
+    static const char line[] = "the quick brown fox jumps over the lazy dog, and once more back\n";
+    free(p->out);
+    p->out_n = (size_t)n;
+    p->out = malloc(p->out_n + 1);
+    for (size_t i = 0; p->out != NULL && i < p->out_n; i++)
+        p->out[i] = line[i % (sizeof line - 1)];
+    return p->out != NULL;
+}
+
+static bool whole(const struct json *doc, const struct json_value *v, const char *name, int64_t max,
+                  int64_t *out)
+{
+    const struct json_value *m = json_get(v, name);
+    return m == NULL || (json_int(doc, m, out) && *out >= 0 && *out <= max);
+}
+
+/* As Go's runtime calls them, which is what envd says. */
+static bool set_signal(struct plan *p, struct str name)
+{
+    static const char *const signals[][2] = {{"KILL", "killed"},
+                                             {"TERM", "terminated"},
+                                             {"INT", "interrupt"},
+                                             {"ABRT", "aborted"},
+                                             {"SEGV", "segmentation fault"}};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (str_eq_c(name, signals[i][0]))
+            return str_copy(str_of(signals[i][1]), p->signal, sizeof p->signal);
+    return false;
+}
+
+/* What the input itself asks for. False: it cannot be followed. */
+static bool plan_ask(struct plan *p, struct str input)
+{
+    static const char *const known[] = {"run_ms", "output",    "output_bytes", "stderr",
+                                        "pieces", "exit_code", "signal",       NULL};
+    struct err err = ERR_INIT;
+    struct str text;
+    int64_t bytes = -1;
+    bool good = true;
+    if (input.n < 8 || str_trim(input).p[0] != '{' || memmem(input.p, input.n, "\"sim\"", 5) == NULL)
+        return true;
+    struct json *doc = json_parse(input, &err);
+    const struct json_value *sim = doc != NULL ? json_get(json_root(doc), "sim") : NULL;
+    if (sim != NULL) {
+        good = json_known_fields(sim, known, &err) == 0 &&
+               whole(doc, sim, "run_ms", 3600 * 1000, &p->run_ms) &&
+               whole(doc, sim, "output_bytes", SIM_OUTPUT_MAX_BYTES, &bytes) &&
+               whole(doc, sim, "pieces", SIM_PIECES_MAX, &p->pieces) &&
+               whole(doc, sim, "exit_code", 255, &p->exit_code);
+        if (good && json_str(json_get(sim, "output"), &text))
+            good = set_out(p, text);
+        if (good && bytes >= 0)
+            good = set_bytes(p, bytes);
+        if (good && json_str(json_get(sim, "stderr"), &text)) {
+            p->err = str_dup(text);
+            p->err_n = p->err != NULL ? text.n : 0;
+        }
+        if (good && json_str(json_get(sim, "signal"), &text))
+            good = set_signal(p, text);
+    }
+    json_free(&doc);
+    p->pieces = p->pieces > 0 ? p->pieces : 1;
+    return good;
+}
+
+static bool plan_make(struct plan *p, const struct options *o, struct str input)
+{
+    *p = (struct plan){
+        .start_ms = span_draw(&o->start_span), .run_ms = span_draw(&o->run_span), .pieces = o->pieces};
+    bool echo = strcmp(o->output, "echo") == 0;
+    bool made =
+        o->output_bytes > 0 ? set_bytes(p, o->output_bytes) : set_out(p, echo ? input : str_of(o->output));
+    return made && plan_ask(p, input);
+}
+
+static void plan_drop(struct plan *p)
+{
+    free(p->out);
+    free(p->err);
+    p->out = p->err = NULL;
+    p->out_n = p->err_n = 0;
+}
+
+/* ---- lives ---- */
+
+static void watcher_drop(struct watcher *w)
+{
+    DL_DELETE(w->program->watchers, w);
+    free(w);
+}
+
+static void program_free(struct program *p)
+{
+    DL_DELETE(p->box->running, p);
+    while (p->watchers != NULL) {
+        struct http_request *r = p->watchers->asked.req;
+        watcher_drop(p->watchers);
+        http_abort(r);
+    }
+    p->box->sim->programs_running -= p->state != PROGRAM_ENDED;
+    loop_timer_free(&p->timer);
+    plan_drop(&p->plan);
+    free(p);
+}
+
+void programs_drop(struct box *b)
+{
+    while (b->running != NULL)
+        program_free(b->running);
+}
+
+static struct program *program_new(struct box *b, const struct plan *plan)
+{
+    struct program *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return NULL;
+    p->box = b;
+    p->plan = *plan;
+    p->pid = FIRST_PID + ++b->programs;
+    b->sim->programs++;
+    b->sim->programs_running++;
+    DL_APPEND(b->running, p);
+    if (b->programs > ENDED_MAX && b->running->state == PROGRAM_ENDED)
+        program_free(b->running);
+    return p;
+}
+
+static void enter_ended(struct program *p)
+{
+    p->state = PROGRAM_ENDED;
+    p->box->sim->programs_running--;
+    loop_timer_free(&p->timer);
+    plan_drop(&p->plan);
+}
+
+/* ---- telling ---- */
+
+static void pump(struct program *p);
+
+static void on_drain(void *arg, struct http_request *r)
+{
+    (void)r;
+    struct watcher *w = arg;
+    w->full = false;
+    pump(w->program);
+}
+
+/* False when a listener has to catch up first. */
+static bool tell(struct program *p, struct buf *frames)
+{
+    struct watcher *w;
+    bool room = true;
+    DL_FOREACH(p->watchers, w)
+    {
+        if (!http_stream_write(w->asked.req, buf_view(frames)) && !w->full) {
+            w->full = true;
+            http_stream_on_drain(w->asked.req, on_drain, w);
+        }
+        room = room && !w->full;
+    }
+    buf_deinit(frames);
+    return room;
+}
+
+static void finish(struct program *p)
+{
+    struct buf frames;
+    buf_init(&frames, ANSWER_MAX_BYTES);
+    if (!p->late)
+        put_end(&frames, &p->plan);
+    connect_end_stream(&frames, p->late ? "deadline_exceeded" : NULL,
+                       p->late ? "the program's time is over" : NULL);
+    tell(p, &frames);
+    while (p->watchers != NULL) {
+        struct http_request *r = p->watchers->asked.req;
+        watcher_drop(p->watchers);
+        http_stream_end(r);
+    }
+    enter_ended(p);
+}
+
+static bool any_full(const struct program *p)
+{
+    for (const struct watcher *w = p->watchers; w != NULL; w = w->next)
+        if (w->full)
+            return true;
+    return false;
+}
+
+static void wait_for_piece(struct program *p)
+{
+    int64_t done_ms = p->plan.run_ms * p->pieces_due / p->plan.pieces;
+    int64_t next_ms = p->plan.run_ms * (p->pieces_due + 1) / p->plan.pieces;
+    if (p->plan.kill_after_ms > 0 && next_ms > p->plan.kill_after_ms) {
+        next_ms = p->plan.kill_after_ms > done_ms ? p->plan.kill_after_ms : done_ms;
+        p->late = true;
+    }
+    loop_timer_start(p->timer, next_ms - done_ms);
+}
+
+/* Writes what is due, as its listeners take it; then waits for more, or ends. */
+static void pump(struct program *p)
+{
+    if (p->state != PROGRAM_RUNNING)
+        return;
+    if (p->watchers == NULL)
+        p->sent = p->due;
+    while (p->sent < p->due && !any_full(p)) {
+        struct buf frames;
+        size_t n = p->due - p->sent < CHUNK_BYTES ? p->due - p->sent : CHUNK_BYTES;
+        buf_init(&frames, ANSWER_MAX_BYTES);
+        put_data(&frames, "stdout", str_make(p->plan.out + p->sent, n));
+        p->sent += n;
+        tell(p, &frames);
+    }
+    if (p->sent < p->due || loop_timer_active(p->timer))
+        return;
+    if (p->pieces_due < p->plan.pieces)
+        wait_for_piece(p);
+    else
+        finish(p);
+}
+
+static void begin(struct program *p)
+{
+    struct buf frames;
+    p->state = PROGRAM_RUNNING;
+    buf_init(&frames, ANSWER_MAX_BYTES);
+    put_start(&frames, p->pid);
+    if (p->plan.err_n > 0)
+        put_data(&frames, "stderr", str_make(p->plan.err, p->plan.err_n));
+    tell(p, &frames);
+    wait_for_piece(p);
+}
+
+static void on_timer(void *arg)
+{
+    struct program *p = arg;
+    if (p->state == PROGRAM_STARTING) {
+        begin(p);
+    } else if (p->late) {
+        finish(p);
+    } else {
+        p->pieces_due++;
+        p->due = (size_t)((double)p->plan.out_n * (double)p->pieces_due / (double)p->plan.pieces);
+        if (p->pieces_due == p->plan.pieces)
+            p->due = p->plan.out_n;
+        pump(p);
+    }
+}
+
+static void on_watcher_gone(struct asked *a)
+{
+    struct watcher *w = (struct watcher *)a;
+    struct program *p = w->program;
+    watcher_drop(w); /* the program goes on, as envd's do */
+    pump(p);
+}
+
+static bool watch(struct program *p, struct http_request *r)
+{
+    struct watcher *w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return false;
+    *w = (struct watcher){.asked = {.req = r, .gone = on_watcher_gone}, .program = p};
+    DL_APPEND(p->watchers, w);
+    http_set_data(r, w);
+    http_stream_start(r, 200, stream_type, -1);
+    return true;
+}
+
+/* ---- Start ---- */
+
+/* A program that takes no time, all of it in one answer. */
+static void answer_at_once(struct program *p, struct http_request *r)
+{
+    struct buf out;
+    buf_init(&out, ANSWER_MAX_BYTES);
+    put_start(&out, p->pid);
+    if (p->plan.err_n > 0)
+        put_data(&out, "stderr", str_make(p->plan.err, p->plan.err_n));
+    if (p->plan.out_n > 0)
+        put_data(&out, "stdout", str_make(p->plan.out, p->plan.out_n));
+    put_end(&out, &p->plan);
+    connect_end_stream(&out, NULL, NULL);
+    enter_ended(p);
+    http_reply(r, 200, stream_type, buf_view(&out));
+    buf_deinit(&out);
+}
+
+static struct str input_of(struct box *b, const struct json_value *process)
+{
+    struct str last = str_of(NULL), text;
+    for (const struct json_value *v = json_first(json_get(process, "args")); v != NULL; v = json_next(v))
+        if (json_str(v, &text))
+            last = text;
+    if (last.n == 0 && b->file_count > 0)
+        last = buf_view(&b->files[b->file_count - 1].data);
+    return last;
+}
+
+static void run_plan(struct box *b, struct http_request *r, const struct plan *plan)
+{
+    bool at_once = plan->start_ms + plan->run_ms == 0 && plan->out_n + plan->err_n <= AT_ONCE_BYTES;
+    struct program *p = program_new(b, plan);
+    if (p == NULL) {
+        struct plan lost = *plan;
+        plan_drop(&lost);
+        stream_refuse(r, "resource_exhausted", "no memory");
+        return;
+    }
+    if (at_once) {
+        answer_at_once(p, r);
+        return;
+    }
+    p->timer = loop_timer_new(b->sim->loop, on_timer, p);
+    if (p->timer == NULL || !watch(p, r)) {
+        program_free(p);
+        stream_refuse(r, "resource_exhausted", "no memory");
+        return;
+    }
+    loop_timer_start(p->timer, p->plan.start_ms);
+}
+
+void program_start(struct box *b, struct http_request *r, struct str body)
+{
+    struct err err = ERR_INIT;
+    struct str payload, text;
+    struct plan plan = {0};
+    int64_t kill_after_ms = 0;
+    struct json *doc = connect_single(body, &payload) ? json_parse(payload, &err) : NULL;
+    const struct json_value *process = doc != NULL ? json_get(json_root(doc), "process") : NULL;
+    bool timed = http_header(r, "Connect-Timeout-Ms", &text);
+    if (process == NULL || !json_str(json_get(process, "cmd"), &payload) ||
+        (timed && !connect_timeout(text, &kill_after_ms))) {
+        stream_refuse(r, "invalid_argument", "one message with process.cmd is expected");
+    } else if (!plan_make(&plan, &b->sim->o, input_of(b, process))) {
+        plan_drop(&plan);
+        stream_refuse(r, "invalid_argument", "the input's \"sim\" has unknown names or values out of range");
+    } else {
+        plan.kill_after_ms = kill_after_ms;
+        run_plan(b, r, &plan);
+    }
+    json_free(&doc);
+}
+
+/* ---- the other calls ---- */
+
+/* {"process": {"pid": N}} */
+static struct program *named(struct box *b, struct str message)
+{
+    struct err err = ERR_INIT;
+    struct program *p, *found = NULL;
+    int64_t pid;
+    struct json *doc = json_parse(message, &err);
+    if (doc != NULL && json_int(doc, json_get(json_get(json_root(doc), "process"), "pid"), &pid))
+        DL_FOREACH(b->running, p)
+        {
+            if (p->pid == pid)
+                found = p;
+        }
+    json_free(&doc);
+    return found;
+}
+
+void program_connect(struct box *b, struct http_request *r, struct str body)
+{
+    struct str payload = str_of(NULL);
+    struct buf out;
+    struct program *p = connect_single(body, &payload) ? named(b, payload) : NULL;
+    if (p == NULL) {
+        stream_refuse(r, "not_found", "no process of that pid");
+        return;
+    }
+    buf_init(&out, ANSWER_MAX_BYTES);
+    if (p->state != PROGRAM_STARTING)
+        put_start(&out, p->pid);
+    if (p->state == PROGRAM_ENDED) {
+        put_end(&out, &p->plan);
+        connect_end_stream(&out, NULL, NULL);
+        http_reply(r, 200, stream_type, buf_view(&out));
+    } else if (watch(p, r)) {
+        http_stream_write(r, buf_view(&out));
+    } else {
+        stream_refuse(r, "resource_exhausted", "no memory");
+    }
+    buf_deinit(&out);
+}
+
+void program_list(struct box *b, struct http_request *r, struct str body)
+{
+    (void)body;
+    struct program *p;
+    struct buf out;
+    buf_init(&out, ANSWER_MAX_BYTES);
+    struct json_writer w = json_writer(&out);
+    jw_object(&w);
+    jw_key(&w, "processes");
+    jw_array(&w);
+    DL_FOREACH(b->running, p)
+    {
+        if (p->state == PROGRAM_ENDED)
+            continue;
+        jw_object(&w);
+        jw_kint(&w, "pid", p->pid);
+        jw_key(&w, "config");
+        jw_object(&w);
+        jw_kcstr(&w, "cmd", "simulated");
+        jw_object_end(&w);
+        jw_object_end(&w);
+    }
+    jw_array_end(&w);
+    jw_object_end(&w);
+    api_json(r, 200, &out);
+}
+
+void program_signal(struct box *b, struct http_request *r, struct str body)
+{
+    struct program *p = named(b, body);
+    if (p == NULL || p->state == PROGRAM_ENDED) {
+        api_rpc_error(r, "not_found", "no process of that pid");
+        return;
+    }
+    bool term = memmem(body.p, body.n, "SIGNAL_SIGTERM", 14) != NULL;
+    str_copy(term ? STR("terminated") : STR("killed"), p->plan.signal, sizeof p->plan.signal);
+    p->late = false;
+    finish(p);
+    http_reply(r, 200, "application/json", STR("{}"));
+}
+
+/* Its programs read nothing while they run. */
+void program_input(struct box *b, struct http_request *r, struct str body)
+{
+    struct program *p = named(b, body);
+    if (p == NULL || p->state == PROGRAM_ENDED)
+        api_rpc_error(r, "not_found", "no process of that pid");
+    else
+        http_reply(r, 200, "application/json", STR("{}"));
+}
