@@ -2,7 +2,7 @@
  *
  *   input    the last argument of its command line; when that is empty, the file uploaded last
  *   {"sim": {"run_ms": …, "output": …, "output_bytes": …, "stderr": …, "pieces": …, "exit_code": …,
- *            "signal": …}}   as (part of) the input, a JSON object: this program does so
+ *            "signal": …}}   at the end of the input: this program does so
  *
  * A program's stream goes to everybody who asked for it (Start, Connect). What nobody listens to is dropped,
  * as envd does. It is paced by its slowest listener. */
@@ -162,6 +162,17 @@ static bool set_signal(struct plan *p, struct str name)
     return false;
 }
 
+/* The object that the input ends with and that begins with "sim"; empty: none. */
+static struct str order_in(struct str input)
+{
+    static const char head[] = "{\"sim\"";
+    input = str_trim(input);
+    for (size_t at = input.n; at-- > 0 && input.n > 0 && input.p[input.n - 1] == '}';)
+        if (str_starts(str_make(input.p + at, input.n - at), str_of(head)))
+            return str_make(input.p + at, input.n - at);
+    return str_of(NULL);
+}
+
 /* What the input itself asks for. False: it cannot be followed. */
 static bool plan_ask(struct plan *p, struct str input)
 {
@@ -171,7 +182,8 @@ static bool plan_ask(struct plan *p, struct str input)
     struct str text;
     int64_t bytes = -1;
     bool good = true;
-    if (input.n < 8 || str_trim(input).p[0] != '{' || memmem(input.p, input.n, "\"sim\"", 5) == NULL)
+    input = order_in(input);
+    if (input.n == 0)
         return true;
     struct json *doc = json_parse(input, &err);
     const struct json_value *sim = doc != NULL ? json_get(json_root(doc), "sim") : NULL;
