@@ -83,7 +83,7 @@ const char *problem_body(enum err_code code, const char *detail, struct buf *out
     struct json_writer w = json_writer(out);
     jw_object(&w);
     jw_key(&w, "type");
-    jw_raw(&w, str_of("\"urn:sandpiper:problem:"));
+    jw_raw(&w, str_of("\"/problems/"));
     buf_cstr_append(out, err_code_name(code));
     buf_byte(out, '"');
     jw_kcstr(&w, "title", err_public_text(code));

@@ -27,6 +27,8 @@ struct gateway {
     struct redis *redis;
     struct queue *queue;
 
+    struct contract *contract;
+    struct docs *docs;
     struct auth *auth;
     struct targets *targets; /* agent slugs resolved */
     struct submitter *submitter;

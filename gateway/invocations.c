@@ -26,7 +26,7 @@ void invocation_get(struct call *c)
     struct err err;
     if (!invocation_id(c, &id))
         return;
-    int64_t wait_ms = show_wait_query(c, &err);
+    int64_t wait_ms = show_wait(c, &err);
     if (wait_ms < 0)
         call_fail(c, &err);
     else

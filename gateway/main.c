@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "config/daemon.h"
 #include "crypto/crypto.h"
+#include "docs.h"
 #include "gateway.h"
 #include "handoff.h"
 #include "invocations.h"
@@ -148,6 +149,10 @@ static int open_stores(struct app *app, struct err *err)
 static int open_modules(struct app *app, struct err *err)
 {
     struct gateway *g = &app->g;
+    g->contract = router_contract(err);
+    g->docs = g->contract != NULL ? docs_new(g->contract, err) : NULL;
+    if (g->docs == NULL)
+        return -1;
     g->queue = queue_new(g->redis, (int)app->settings.tenant_window);
     g->auth = auth_new(g);
     g->targets = targets_new(g);
@@ -290,6 +295,8 @@ static void app_close(struct app *app)
     pg_close(&g->lists);
     handoff_free(&g->handoff);
     targets_free(&g->targets);
+    docs_free(&g->docs);
+    contract_free(&g->contract);
     auth_free(&g->auth);
     queue_free(&g->queue);
     schema_wait_free(&app->schema);

@@ -1,39 +1,37 @@
-/* Routes. To add a resource: a file with its handlers, and its rows here. */
+/* Routes: which function handles which operation of the contract (contract.h). To add a resource: its
+ * operations in api/openapi.json, a file with its handlers, and its rows here. */
 #include "router.h"
 
 #include "agents.h"
 #include "auth.h"
 #include "call.h"
+#include "contract.h"
+#include "docs.h"
 #include "health.h"
 #include "invocations.h"
 
-struct route {
-    enum http_method method;
-    const char *path; /* "{}" matches one segment */
-    void (*handle)(struct call *c);
-    const char *const *query; /* the parameters it knows; NULL: any, ignored (probes add some of their own) */
-    bool open;                /* without a key */
+static const struct operation_handler handlers[] = {
+    {"submitInvocation", invocation_submit},
+    {"listInvocations", invocations_list},
+    {"getInvocation", invocation_get},
+    {"cancelInvocation", invocation_cancel},
+    {"getInvocationOutput", invocation_output},
+    {"getInvocationLogs", invocation_logs},
+    {"deployAgent", agent_deploy_call},
+    {"listAgents", agents_list},
+    {"getAgent", agent_show},
+    {"getHealth", health_live},
+    {"getReadiness", health_ready},
+    {"getMetrics", health_metrics},
+    {"getContract", docs_contract},
+    {"getDocs", docs_page},
+    {"getProblem", docs_problem},
 };
 
-static const char *const no_query[] = {NULL};
-static const char *const wait_query[] = {"wait", NULL};
-static const char *const deploy_query[] = {"name", NULL};
-static const char *const list_query[] = {"limit", "cursor", NULL};
-
-static const struct route routes[] = {
-    {HTTP_M_POST, "/v1/invocations", invocation_submit, no_query, false},
-    {HTTP_M_GET, "/v1/invocations", invocations_list, NULL, false}, /* reads the whole query itself */
-    {HTTP_M_GET, "/v1/invocations/{}", invocation_get, wait_query, false},
-    {HTTP_M_POST, "/v1/invocations/{}/cancel", invocation_cancel, no_query, false},
-    {HTTP_M_GET, "/v1/invocations/{}/output", invocation_output, no_query, false},
-    {HTTP_M_GET, "/v1/invocations/{}/logs", invocation_logs, no_query, false},
-    {HTTP_M_POST, "/v1/agents", agent_deploy_call, deploy_query, false},
-    {HTTP_M_GET, "/v1/agents", agents_list, list_query, false},
-    {HTTP_M_GET, "/v1/agents/{}", agent_show, no_query, false},
-    {HTTP_M_GET, "/healthz", health_live, NULL, true},
-    {HTTP_M_GET, "/readyz", health_ready, NULL, true},
-    {HTTP_M_GET, "/metrics", health_metrics, NULL, true},
-};
+struct contract *router_contract(struct err *err)
+{
+    return contract_new(handlers, sizeof handlers / sizeof *handlers, err);
+}
 
 static const char *const method_names[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "?"};
 
@@ -57,7 +55,7 @@ static bool matches(const char *pattern, struct str path, struct str *arg)
 static void handle(struct call *c)
 {
     struct err err = ERR_INIT;
-    if (c->route->query != NULL && http_query_check(c->req, c->route->query, &err) != 0)
+    if (c->route->query != NULL && http_query_check(c->req, (const char *const *)c->route->query, &err) != 0)
         call_fail(c, &err);
     else
         c->route->handle(c);
@@ -99,8 +97,7 @@ void router_request(void *arg, struct http_request *req)
     struct str arg_seg = str_of(NULL);
     struct buf allow;
     buf_init(&allow, 128);
-    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        const struct route *r = &routes[i];
+    for (const struct route *r = contract_routes(g->contract); r != NULL; r = r->next) {
         if (!matches(r->path, http_path(req), &arg_seg))
             continue;
         if (r->method == method || (r->method == HTTP_M_GET && method == HTTP_M_HEAD)) {

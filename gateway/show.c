@@ -10,10 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "crypto/crypto.h"
 #include "store/record_json.h"
 #include "waiters.h"
 
-enum { FETCH_MS = 5000, LIVE_MS = 1000 };
+enum { FETCH_MS = 5000, ETAG_HASH_BYTES = 16, ETAG_BYTES = 2 * ETAG_HASH_BYTES + 3 };
 
 struct show {
     struct call *c;
@@ -57,21 +58,68 @@ static struct show *show_new(struct call *c, struct uuid id, int open_status)
     return s;
 }
 
+/* Strong: it is made of the very bytes. */
+static void make_etag(struct str body, char out[ETAG_BYTES])
+{
+    uint8_t hash[SHA256_BYTES];
+    struct buf text;
+    crypto_sha256(body, hash);
+    buf_init(&text, ETAG_BYTES);
+    buf_byte(&text, '"');
+    crypto_hex(str_make((const char *)hash, ETAG_HASH_BYTES), &text);
+    buf_byte(&text, '"');
+    str_copy(buf_view(&text), out, ETAG_BYTES);
+    buf_deinit(&text);
+}
+
+/* RFC 9110, 13.1.2: any of the listed, weakly compared; "*" is whatever there is. */
+static bool has_already(struct http_request *r, struct str etag)
+{
+    struct str rest, item;
+    if (!http_header(r, "If-None-Match", &rest))
+        return false;
+    while (str_split(&rest, ',', &item)) {
+        item = str_trim(item);
+        if (str_starts(item, STR("W/")))
+            item = str_make(item.p + 2, item.n - 2);
+        if (str_eq(item, etag) || str_eq_c(item, "*"))
+            return true;
+    }
+    return false;
+}
+
+static void set_headers(struct show *s, const struct record *r, int status, const char *etag)
+{
+    struct http_request *req = s->c->req;
+    if (status == 202) {
+        char id[ID_TEXT_BYTES], location[ID_TEXT_BYTES + 24];
+        id_format("inv", r->id, id);
+        snprintf(location, sizeof location, "/v1/invocations/%s", id);
+        http_set_header(req, "Location", str_of(location));
+    } else {
+        http_set_header(req, "ETag", str_of(etag));
+    }
+    if (!inv_state_ended(r->state))
+        http_set_header_int(req, "Retry-After", 1);
+}
+
 static void answer(struct show *s, const struct record *r, const struct live_state *live)
 {
     struct call *c = s->c;
     struct buf body;
+    char etag[ETAG_BYTES];
+    int status = live == NULL ? 200 : s->open_status;
     buf_init(&body, RECORD_JSON_BYTES);
     record_write(r, live, &body);
-    int status = live == NULL ? 200 : s->open_status;
-    if (status == 202 && c->req != NULL) {
-        char id[ID_TEXT_BYTES], location[ID_TEXT_BYTES + 24];
-        id_format("inv", r->id, id);
-        snprintf(location, sizeof location, "/v1/invocations/%s", id);
-        http_set_header(c->req, "Location", str_of(location));
-        http_set_header_int(c->req, "Retry-After", 1);
+    make_etag(buf_view(&body), etag);
+    if (c->req != NULL)
+        set_headers(s, r, status, etag);
+    if (c->req == NULL || http_method_of(c->req) == HTTP_M_POST || !has_already(c->req, str_of(etag))) {
+        call_reply_json(c, status, &body);
+        return;
     }
-    call_reply_json(c, status, &body);
+    buf_deinit(&body);
+    call_reply_bytes(c, 304, NULL, STR(""));
 }
 
 /* ---- open records: live state ---- */
@@ -199,23 +247,32 @@ static int64_t wait_ms(struct str n, enum err_code code, struct err *err)
     return (int64_t)(sec < INV_WAIT_MAX_SEC ? sec : INV_WAIT_MAX_SEC) * 1000;
 }
 
-int64_t show_wait_query(struct call *c, struct err *err)
-{
-    struct str n;
-    int got = http_query_get(c->req, "wait", &n, err);
-    return got <= 0 ? got : wait_ms(n, ERR_BAD_QUERY, err);
-}
-
-/* RFC 7240: preferences are comma-separated; those that are not known are ignored. */
-int64_t show_wait_prefer(struct call *c, struct err *err)
+/* RFC 7240: preferences are comma-separated; those that are not known are ignored, and the answer tells of
+ * the one that was honoured. */
+static int64_t wait_prefer(struct call *c, struct err *err)
 {
     struct str rest, item;
+    char applied[32];
     if (!http_header(c->req, "Prefer", &rest))
         return 0;
     while (str_split(&rest, ',', &item)) {
         item = str_trim(item);
-        if (str_starts(item, STR("wait=")))
-            return wait_ms(str_make(item.p + 5, item.n - 5), ERR_BAD_HEADER, err);
+        if (!str_starts(item, STR("wait=")))
+            continue;
+        int64_t ms = wait_ms(str_make(item.p + 5, item.n - 5), ERR_BAD_HEADER, err);
+        snprintf(applied, sizeof applied, "wait=%lld", (long long)(ms / 1000));
+        if (ms >= 0)
+            http_set_header(c->req, "Preference-Applied", str_of(applied));
+        return ms;
     }
     return 0;
+}
+
+int64_t show_wait(struct call *c, struct err *err)
+{
+    struct str n;
+    int got = http_query_get(c->req, "wait", &n, err);
+    if (got == 0)
+        return wait_prefer(c, err);
+    return got < 0 ? got : wait_ms(n, ERR_BAD_QUERY, err);
 }

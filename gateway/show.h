@@ -13,9 +13,8 @@ void show_invocation(struct call *c, struct uuid id, int64_t wait_ms, int open_s
 /* As above for a submission just committed: waits without fetching first. */
 void show_after_commit(struct call *c, struct uuid id, int64_t wait_ms);
 
-/* `?wait=N` or `Prefer: wait=N` in milliseconds, capped at INV_WAIT_MAX_SEC; 0 without; -1 malformed (*err).
- */
-int64_t show_wait_query(struct call *c, struct err *err);
-int64_t show_wait_prefer(struct call *c, struct err *err);
+/* `?wait=N` or else `Prefer: wait=N` in milliseconds, capped at INV_WAIT_MAX_SEC; 0 without; -1 malformed
+ * (*err). Sets the answer's Preference-Applied. */
+int64_t show_wait(struct call *c, struct err *err);
 
 #endif

@@ -246,7 +246,7 @@ void invocation_submit(struct call *c)
     c->data = s;
     c->free_data = submit_free;
     struct err err = ERR_INIT;
-    s->wait_ms = show_wait_prefer(c, &err);
+    s->wait_ms = show_wait(c, &err);
     if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0)
         call_fail(c, &err);
     else
