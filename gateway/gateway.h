@@ -30,6 +30,7 @@ struct gateway {
     struct contract *contract;
     struct docs *docs;
     struct auth *auth;
+    struct ratelimit *ratelimit;
     struct targets *targets; /* agent slugs resolved */
     struct submitter *submitter;
     struct handoff *handoff; /* committed jobs on their way to Redis */

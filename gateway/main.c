@@ -14,6 +14,7 @@
 #include "gateway.h"
 #include "handoff.h"
 #include "invocations.h"
+#include "ratelimit.h"
 #include "router.h"
 #include "store/lists.h"
 #include "store/schema_wait.h"
@@ -155,6 +156,7 @@ static int open_modules(struct app *app, struct err *err)
         return -1;
     g->queue = queue_new(g->redis, (int)app->settings.tenant_window);
     g->auth = auth_new(g);
+    g->ratelimit = ratelimit_new(app->settings.tenant_rate, app->settings.tenant_burst);
     g->targets = targets_new(g);
     g->handoff = handoff_new(g);
     g->waiters = waiters_new(g);
@@ -162,8 +164,9 @@ static int open_modules(struct app *app, struct err *err)
     g->submitter = submitter_new(g->loop, g->write_small, g->write_large, g->write_keyed,
                                  invocation_committed, g, WRITE_BYTES);
     g->settler = settler_new(g->loop, g->files, g->files, invocation_settled, g, WRITE_BYTES);
-    if (g->queue == NULL || g->auth == NULL || g->targets == NULL || g->handoff == NULL ||
-        g->waiters == NULL || g->pool == NULL || g->submitter == NULL || g->settler == NULL)
+    if (g->queue == NULL || g->auth == NULL || g->ratelimit == NULL || g->targets == NULL ||
+        g->handoff == NULL || g->waiters == NULL || g->pool == NULL || g->submitter == NULL ||
+        g->settler == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     return 0;
 }
@@ -297,6 +300,7 @@ static void app_close(struct app *app)
     targets_free(&g->targets);
     docs_free(&g->docs);
     contract_free(&g->contract);
+    ratelimit_free(&g->ratelimit);
     auth_free(&g->auth);
     queue_free(&g->queue);
     schema_wait_free(&app->schema);

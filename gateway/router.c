@@ -2,6 +2,8 @@
  * operations in api/openapi.json, a file with its handlers, and its rows here. */
 #include "router.h"
 
+#include <stdio.h>
+
 #include "agents.h"
 #include "auth.h"
 #include "call.h"
@@ -9,6 +11,7 @@
 #include "docs.h"
 #include "health.h"
 #include "invocations.h"
+#include "ratelimit.h"
 
 static const struct operation_handler handlers[] = {
     {"submitInvocation", invocation_submit},
@@ -52,9 +55,28 @@ static bool matches(const char *pattern, struct str path, struct str *arg)
     }
 }
 
+/* Tells the tenant where it stands. False when this request is one too many. */
+static bool within_rate(struct call *c)
+{
+    char text[96];
+    struct ratelimit_state s = ratelimit_take(c->g->ratelimit, c->tenant, loop_now(c->g->loop));
+    if (!s.limited)
+        return true;
+    snprintf(text, sizeof text, "\"tenant\";q=%lld;w=%lld", (long long)s.burst, (long long)s.window_s);
+    http_set_header(c->req, "RateLimit-Policy", str_of(text));
+    snprintf(text, sizeof text, "\"tenant\";r=%lld;t=%lld", (long long)s.remaining, (long long)s.reset_s);
+    http_set_header(c->req, "RateLimit", str_of(text));
+    return !s.refused;
+}
+
 static void handle(struct call *c)
 {
     struct err err = ERR_INIT;
+    if (!c->route->open && !within_rate(c)) {
+        call_fail_code(c, ERR_TOO_MANY,
+                       "the tenant sends more requests than it may; RateLimit tells how many");
+        return;
+    }
     if (c->route->query != NULL && http_query_check(c->req, (const char *const *)c->route->query, &err) != 0)
         call_fail(c, &err);
     else

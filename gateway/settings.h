@@ -13,6 +13,7 @@ struct settings {
     int64_t max_connections;
     int64_t max_body_bytes;
     int64_t tenant_window;
+    int64_t tenant_rate, tenant_burst;
     int64_t commit_deadline_ms;
     int64_t drain_ms;
     bool reuse_port;

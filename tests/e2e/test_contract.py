@@ -9,13 +9,14 @@ import gzip
 import json
 import os
 import re
+import signal
 import socket
 
 import pytest
 
 from contract import Contract, anything, random_of, raw, spoiled, text_of, value_of
 from sim_stack import AGENT, SimStack
-from stack import archive, in_threads, until
+from stack import Client, archive, in_threads, until
 
 EXAMPLES = int(os.environ.get("SP_PROPERTY_EXAMPLES", "60"))
 SEED = os.environ.get("SP_PROPERTY_SEED", "sandpiper")
@@ -204,6 +205,14 @@ class Maker:
     def any_417(self, operation):
         return self.send(operation, headers="Expect: wonders\r\n", body=b"x")
 
+    def any_429(self, operation):
+        """A gateway that lets a tenant send one request a second."""
+        for _ in range(20):
+            answer = self.send(operation, port=self.stack.strict.port)
+            if answer[0] == 429:
+                break
+        return answer
+
     def any_431(self, operation):
         return self.send(operation, headers=f"X: {'x' * 20000}\r\n")
 
@@ -251,10 +260,14 @@ class Maker:
         return self.call(operation, headers={"If-None-Match": f'"other", W/{etag}'})
 
     def cancelInvocation_202(self, operation):
-        """One that runs: it ends when its executor has heard of it."""
+        """One that runs: it ends when its executor has heard of it, which is frozen for the moment."""
         id = self.client.submit(AGENT, json.dumps({"sim": {"run_ms": 60000}})).json["id"]
         until("it runs", lambda: self.client.get(id)["status"] == "running")
-        return self.call(operation, id=id)
+        self.stack.executors[0].signal(signal.SIGSTOP)
+        try:
+            return self.call(operation, id=id)
+        finally:
+            self.stack.executors[0].signal(signal.SIGCONT)
 
     def getInvocationOutput_206(self, operation):
         return self.call(operation, headers={"Range": "bytes=2-4"})
@@ -282,6 +295,7 @@ def _is_socket(pid, fd):
 @pytest.fixture(scope="module")
 def maker(stack, contract):
     stack.full = stack.add_gateway(SANDPIPER_GATEWAY_MAX_CONNECTIONS="2")
+    stack.strict = stack.add_gateway(SANDPIPER_TENANT_REQUESTS_PER_SECOND="1", SANDPIPER_TENANT_BURST="1")
     m = Maker(stack, contract)
     m.open_id = m.client.submit(AGENT, json.dumps({"sim": {"run_ms": 600_000}}), timeout_s=900).json["id"]
     until("it runs", lambda: m.client.get(m.open_id)["status"] == "running")
@@ -300,6 +314,12 @@ def test_every_documented_status_comes_about(contract, maker, name, status):
     got, headers, body = make(operation)
     assert got == status, (got, body[:300])
     contract.check(operation, got, headers, body)
+
+
+def test_every_operation_names_what_any_may_answer():
+    for o in DOCUMENTED.operations:
+        always = {400, 408, 414, 431, 503} | (set() if o.open else {401, 429})
+        assert always <= set(o.responses), (o, always - set(o.responses))
 
 
 def test_requests_that_do_not_arrive_get_408(contract, maker):
@@ -336,3 +356,21 @@ def test_a_poll_costs_no_body_while_nothing_changes(stack):
     for etag in (done.headers["ETag"], "*", f'"x" , W/{done.headers["ETag"]}'):
         assert stack.client.call("GET", f"/v1/invocations/{id}", headers={"If-None-Match": etag}).status == 304
     assert stack.client.call("GET", f"/v1/invocations/{id}", headers={"If-None-Match": '"x"'}).status == 200
+
+
+# ---- the rate of a tenant ----
+
+
+def test_answers_tell_how_many_requests_are_left(stack):
+    g = stack.add_gateway(SANDPIPER_TENANT_REQUESTS_PER_SECOND="2", SANDPIPER_TENANT_BURST="5")
+    client, other = Client(g.port, stack.key), Client(g.port, stack.new_key("another"))
+    answers = [client.call("GET", "/v1/agents") for _ in range(12)]
+    first, last = answers[0], answers[-1]
+    assert first.status == 200 and first.headers["RateLimit-Policy"] == '"tenant";q=5;w=3'
+    assert first.headers["RateLimit"] == '"tenant";r=4;t=1'
+    assert last.status == 429 and last.json["code"] == "too_many_requests" and last.headers["Retry-After"] == "1"
+    assert last.headers["RateLimit"].startswith('"tenant";r=0;')
+    assert other.call("GET", "/v1/agents").status == 200  # another tenant's bucket is full
+    assert client.call("GET", "/healthz", key=False).status == 200
+    until("there is one again", lambda: client.call("GET", "/v1/agents").status == 200)
+    assert "RateLimit" not in stack.client.call("GET", "/v1/agents").headers
