@@ -61,7 +61,41 @@ struct uuid uuid_new(void)
     id.b[8] = (uint8_t)(0x80 | (counter >> 8 & 0x3F));
     id.b[9] = (uint8_t)counter;
     pooled_random(id.b + 10);
+    id.b[15] &= 0xFE; /* of no series */
     return id;
+}
+
+enum { SERIES_SHIFT = 1, SERIES_BITS = 20 }; /* above the lowest bit, which tells members of series */
+
+struct uuid uuid_series(void)
+{
+    struct uuid id;
+    put_time(&id, wall_now().us / 1000);
+    random_bytes(id.b + 6, 10);
+    id.b[6] = (uint8_t)(0x70 | (id.b[6] & 0x0F));
+    id.b[8] = (uint8_t)(0x80 | (id.b[8] & 0x3F));
+    return uuid_of_series(id, 0);
+}
+
+struct uuid uuid_of_series(struct uuid first, uint32_t i)
+{
+    INVARIANT(i < UUID_SERIES_MAX);
+    uint32_t low = i << SERIES_SHIFT | 1;
+    first.b[13] = (uint8_t)((first.b[13] & ~((1u << (SERIES_BITS + SERIES_SHIFT - 16)) - 1)) | low >> 16);
+    first.b[14] = (uint8_t)(low >> 8);
+    first.b[15] = (uint8_t)low;
+    return first;
+}
+
+uint32_t uuid_series_index(struct uuid id)
+{
+    uint32_t low = (uint32_t)id.b[13] << 16 | (uint32_t)id.b[14] << 8 | id.b[15];
+    return (low & ((1u << (SERIES_BITS + SERIES_SHIFT)) - 1)) >> SERIES_SHIFT;
+}
+
+bool uuid_in_series(struct uuid id)
+{
+    return (id.b[15] & 1) != 0;
 }
 
 struct uuid uuid_floor(wall_t t)

@@ -20,6 +20,16 @@ enum { UUID_TEXT_BYTES = 37, ID_TEXT_BYTES = 44 };
  * millisecond, RFC 9562 section 6.2 method 1; 48 random bits). Process-wide, one thread. */
 struct uuid uuid_new(void);
 
+/* A series: up to UUID_SERIES_MAX ids of one moment that differ in a counter alone, so that they lie next to
+ * each other with nobody else's between them, and a number says which one is meant. What is not random in
+ * them is the counter's 20 bits and the lowest bit, which uuid_new leaves clear: it tells members of a series
+ * from all other ids without a look-up. (An id from elsewhere may have it by chance.) */
+enum { UUID_SERIES_MAX = 1 << 20 };
+struct uuid uuid_series(void); /* the first, number 0 */
+struct uuid uuid_of_series(struct uuid first, uint32_t i);
+uint32_t uuid_series_index(struct uuid id);
+bool uuid_in_series(struct uuid id);
+
 /* The smallest id of a moment: for ranges and low-water marks. */
 struct uuid uuid_floor(wall_t t);
 

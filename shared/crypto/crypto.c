@@ -60,6 +60,15 @@ void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[SHA256_BYTE
     sodium_memzero(&st, sizeof st);
 }
 
+uint64_t crypto_short_hash(const uint8_t key[SHORT_HASH_KEY_BYTES], struct str data)
+{
+    uint64_t hash;
+    _Static_assert(crypto_shorthash_BYTES == sizeof hash && crypto_shorthash_KEYBYTES == SHORT_HASH_KEY_BYTES,
+                   "SipHash-2-4");
+    crypto_shorthash((unsigned char *)&hash, (const unsigned char *)data.p, data.n, key);
+    return hash;
+}
+
 bool crypto_equal(struct str a, struct str b)
 {
     return a.n == b.n && (a.n == 0 || sodium_memcmp(a.p, b.p, a.n) == 0);

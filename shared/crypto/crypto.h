@@ -26,6 +26,10 @@ void crypto_sha256_final(struct crypto_sha256_state *s, uint8_t out[SHA256_BYTES
 
 void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[SHA256_BYTES]);
 
+/* A short hash under a secret key (SipHash-2-4): for tables whose keys strangers choose. */
+enum { SHORT_HASH_KEY_BYTES = 16 };
+uint64_t crypto_short_hash(const uint8_t key[SHORT_HASH_KEY_BYTES], struct str data);
+
 /* Constant time in the content (not in the lengths). */
 bool crypto_equal(struct str a, struct str b);
 
