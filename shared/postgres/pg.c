@@ -169,8 +169,8 @@ struct pg_request *pg_query(struct pg *pg, const char *sql, const struct pg_para
     return r;
 }
 
-struct pg_request *pg_script(struct pg *pg, struct str sql, int64_t deadline_ms, pg_done_fn *done, void *arg,
-                             struct err *err)
+static struct pg_request *script(struct pg *pg, struct str sql, pg_source_fn *source, int64_t deadline_ms,
+                                 pg_done_fn *done, void *arg, struct err *err)
 {
     static const struct pg_args none = {.bytes = ""};
     if (memchr(sql.p, '\0', sql.n) != NULL) {
@@ -187,11 +187,24 @@ struct pg_request *pg_script(struct pg *pg, struct str sql, int64_t deadline_ms,
         err_set(err, ERR_NO_MEMORY, "no memory for a script");
         return NULL;
     }
+    r->source = source;
     accept(pg, r, deadline_ms, done, arg);
     enqueue(pg, r);
     if (pg->callbacks == 0)
         pg_pump(pg);
     return r;
+}
+
+struct pg_request *pg_script(struct pg *pg, struct str sql, int64_t deadline_ms, pg_done_fn *done, void *arg,
+                             struct err *err)
+{
+    return script(pg, sql, NULL, deadline_ms, done, arg, err);
+}
+
+struct pg_request *pg_load(struct pg *pg, struct str sql, pg_source_fn *source, int64_t deadline_ms,
+                           pg_done_fn *done, void *arg, struct err *err)
+{
+    return script(pg, sql, source, deadline_ms, done, arg, err);
 }
 
 void pg_cancel(struct pg_request **r)

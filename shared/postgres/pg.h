@@ -8,8 +8,9 @@
  *
  * Ownership: a request belongs to the connection until its callback fired; it fires exactly once for every
  * accepted request, from the loop, never from inside pg_query. pg_cancel detaches: the statement may still
- * run, the callback does not fire. A lost connection fails what was on the wire (ERR_OUTCOME_UNKNOWN) and
- * keeps what was not yet sent for the next connection, until its deadline. */
+ * run, the callback does not fire (a load that is under way is given up). A lost connection fails what was on
+ * the wire (ERR_OUTCOME_UNKNOWN) and keeps what was not yet sent for the next connection, until its deadline.
+ */
 #ifndef POSTGRES_PG_H
 #define POSTGRES_PG_H
 
@@ -109,6 +110,17 @@ struct pg_request *pg_query(struct pg *pg, const char *sql, const struct pg_para
  * (migrations). sql is copied. Rows are not returned; the first error fails it. */
 struct pg_request *pg_script(struct pg *pg, struct str sql, int64_t deadline_ms, pg_done_fn *done, void *arg,
                              struct err *err);
+
+/* The next bytes for the copy-th COPY of a script, counted from 0: 1 and *piece_out (valid until the next
+ * call, at most some 256 KiB), 0 at its end, -1 to give the whole script up. */
+typedef int pg_source_fn(void *arg, int copy, struct str *piece_out);
+
+/* A script whose COPY … FROM STDIN statements take what `source` gives. One message of the simple protocol,
+ * so one transaction: all of it or nothing. Asynchronous with back-pressure: source is asked only for what
+ * the socket takes, and the connection keeps one piece. source has the same arg as done and is not called
+ * after it; nothing else runs on the connection meanwhile. */
+struct pg_request *pg_load(struct pg *pg, struct str script, pg_source_fn *source, int64_t deadline_ms,
+                           pg_done_fn *done, void *arg, struct err *err);
 
 /* Detaches: the callback will not fire. *r is nulled. NULL is fine. */
 void pg_cancel(struct pg_request **r);

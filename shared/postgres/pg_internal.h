@@ -1,7 +1,7 @@
 /* Inside shared/postgres only: the connection and its requests, and what its files call of each other.
  *
  * pg.c opens, closes, submits and keeps deadlines; connection.c brings the connection up and mourns it;
- * wire.c writes statements and reads answers; request.c moves requests between lists. */
+ * wire.c writes statements and reads answers; load.c feeds COPY; request.c moves requests between lists. */
 #ifndef POSTGRES_PG_INTERNAL_H
 #define POSTGRES_PG_INTERNAL_H
 
@@ -36,6 +36,9 @@ struct pg_request {
     mono_t deadline;
     pg_done_fn *done; /* NULL: detached */
     void *arg;
+    pg_source_fn *source; /* of a load */
+    int copies;           /* COPY statements begun */
+    bool copying;         /* the server waits for the source's bytes */
     /* on the wire */
     unsigned prepared_id;
     bool parse_pending; /* its Parse is still to be answered */
@@ -118,6 +121,10 @@ void pg_send_statement(struct pg *pg, struct pg_request *r, const struct pg_args
 struct pg_request *pg_next_queued(struct pg *pg);
 /* Sends what may be sent. */
 void pg_pump(struct pg *pg);
+/* load.c: whether the script on the wire is in a COPY, and its next bytes. */
+bool pg_load_copying(const struct pg *pg);
+void pg_load_begin_copy(struct pg *pg);
+void pg_load_continue(struct pg *pg);
 /* Takes the answers that have come whole. */
 void pg_drain(struct pg *pg);
 

@@ -14,7 +14,7 @@ void pg_flush(struct pg *pg)
         pg_doom(pg, PQerrorMessage(pg->conn));
         return;
     }
-    loop_io_set(pg->io, LOOP_READ | (more > 0 ? LOOP_WRITE : 0));
+    loop_io_set(pg->io, LOOP_READ | (more > 0 || pg_load_copying(pg) ? LOOP_WRITE : 0));
 }
 
 static void prepared_name(unsigned id, char out[16])
@@ -216,11 +216,18 @@ static void script_ended(struct pg *pg)
 
 static void drain_script(struct pg *pg)
 {
-    while (!pg->doomed && PQisBusy(pg->conn) == 0) {
+    if (pg_load_copying(pg))
+        pg_load_continue(pg);
+    while (!pg->doomed && !pg_load_copying(pg) && PQisBusy(pg->conn) == 0) {
         PGresult *res = PQgetResult(pg->conn);
         if (res == NULL) {
             script_ended(pg);
             return;
+        }
+        if (PQresultStatus(res) == PGRES_COPY_IN && TAILQ_FIRST(&pg->wire)->source != NULL) {
+            PQclear(res);
+            pg_load_begin_copy(pg);
+            continue;
         }
         if (is_copy(res)) {
             PQclear(res);

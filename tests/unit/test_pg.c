@@ -544,6 +544,78 @@ static void large_values(void **state)
     pg_close(&pg);
 }
 
+/* ---- loads ---- */
+
+struct source {
+    struct answer a; /* first: the request's arg */
+    int copy;        /* the one being given */
+    int given, rows, fail_at;
+    char piece[9000];
+};
+
+/* Rows "n\tpadding", many a piece; more than the sockets hold. */
+static int give_rows(void *arg, int copy, struct str *piece_out)
+{
+    struct source *s = arg;
+    size_t n = 0;
+    if (copy != s->copy) {
+        s->copy = copy;
+        s->given = 0;
+    }
+    if (s->fail_at > 0 && s->given >= s->fail_at)
+        return -1;
+    while (s->given < s->rows && n < sizeof s->piece - 600)
+        n += (size_t)snprintf(s->piece + n, sizeof s->piece - n, "%d\t%0500d\n", s->given++, 0);
+    *piece_out = str_make(s->piece, n);
+    return n > 0;
+}
+
+static const char load_sql[] =
+    "INSERT INTO loaded VALUES (-1, ''); COPY loaded FROM STDIN; COPY loaded FROM STDIN;";
+
+static struct answer load(struct pg *pg, struct source *s, const char *sql)
+{
+    int waiting = 1;
+    s->a = (struct answer){.waiting = &waiting};
+    assert_non_null(pg_load(pg, str_of(sql), give_rows, 20000, on_done, s, NULL));
+    run();
+    return s->a;
+}
+
+static int64_t count_loaded(struct pg *pg)
+{
+    struct answer a = {.also = read_int8};
+    ask(pg, &a, "SELECT count(*) FROM loaded", NULL);
+    return a.value;
+}
+
+static void loads(void **state)
+{
+    (void)state;
+    struct watch w = {0};
+    struct pg *pg = open_with(&w, 4);
+    static struct source s;
+    struct answer a = {0};
+    int waiting = 1;
+    a.waiting = &waiting;
+    pg_script(pg, STR("DROP TABLE IF EXISTS loaded; CREATE TABLE loaded (n int CHECK (n < 50000), t text)"),
+              5000, on_done, &a, NULL);
+    run();
+    s = (struct source){.rows = 20000};
+    assert_int_equal(load(pg, &s, load_sql).err.code, ERR_NONE);
+    assert_int_equal(count_loaded(pg), 40001);
+    s = (struct source){.rows = 20000, .fail_at = 15000}; /* given up: nothing of it stays */
+    assert_int_equal(load(pg, &s, load_sql).err.code, ERR_PG);
+    assert_int_equal(count_loaded(pg), 40001);
+    s = (struct source){.rows = 60000}; /* refused by the server on the way */
+    assert_int_equal(load(pg, &s, load_sql).err.code, ERR_PG_DATA);
+    assert_int_equal(count_loaded(pg), 40001);
+    s = (struct source){.rows = 0};
+    assert_int_equal(load(pg, &s, load_sql).err.code, ERR_NONE);
+    assert_int_equal(count_loaded(pg), 40002);
+    pg_close(&pg);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -571,6 +643,7 @@ int main(void)
         cmocka_unit_test(pipelined_in_order),
         cmocka_unit_test(scripts_between_statements),
         cmocka_unit_test(large_values),
+        cmocka_unit_test(loads),
         cmocka_unit_test(deadlines),
         cmocka_unit_test(detaching),
         cmocka_unit_test(closing),
