@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "handoff.h"
+#include "idempotency_key.h"
 #include "invocations.h"
 #include "json/json.h"
 #include "json/writer.h"
@@ -38,27 +39,12 @@ static void submit_free(void *data)
 
 /* ---- headers ---- */
 
-/* The draft's form is a quoted string; bare keys count the same. */
 static int read_key(struct submit *s, struct err *err)
 {
-    struct str key;
-    if (!http_header(s->c->req, "Idempotency-Key", &key))
-        return 0;
-    if (http_header_count(s->c->req, "Idempotency-Key") != 1)
-        return err_set(err, ERR_BAD_HEADER, "Idempotency-Key was sent more than once");
-    if (key.n >= 2 && key.p[0] == '"' && key.p[key.n - 1] == '"')
-        key = str_make(key.p + 1, key.n - 2);
-    if (key.n == 0 || key.n > 255)
-        return err_set(err, ERR_BAD_HEADER, "Idempotency-Key must have 1 to 255 characters");
-    for (size_t i = 0; i < key.n; i++)
-        if (key.p[i] < 0x20 || key.p[i] > 0x7E || key.p[i] == '"')
-            return err_set(err, ERR_BAD_HEADER,
-                           "Idempotency-Key may hold printable ASCII without quotes only");
-    s->key = str_dup(key);
-    if (s->key == NULL)
-        return err_set(err, ERR_OVERLOADED, "no memory");
-    s->sub.idempotency_key = str_of(s->key);
-    return 0;
+    int rc = idempotency_key_read(s->c->req, &s->key, err);
+    if (rc == 0)
+        s->sub.idempotency_key = str_of(s->key);
+    return rc;
 }
 
 /* Method, path and raw body. */
