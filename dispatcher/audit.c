@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "batches.h"
 #include "feeder.h"
 #include "lead.h"
 #include "store/sweep.h"
@@ -37,7 +38,7 @@ struct audit {
 
     /* the page in hand */
     struct entry jobs[PAGE];
-    bool canceling[PAGE];
+    bool canceling[PAGE], batched[PAGE], unfed[PAGE];
     wall_t not_before[PAGE];
     size_t n;
     struct uuid page_end;
@@ -94,6 +95,12 @@ static void missing(struct audit *a, size_t i, struct queue_mark *marks, size_t 
     const struct entry *job = &a->jobs[i];
     if (!feed_row_ready(a->d, job, a->canceling[i], a->not_before[i]))
         return;
+    if (a->unfed[i])
+        return; /* Redis is not to know it yet */
+    if (a->batched[i]) {
+        batches_missing(a->d->batches, job->id);
+        return;
+    }
     if (feeder_covers(a->d->feeder, job->tenant, job->priority, job->id))
         return;
     for (size_t k = 0; k < *n; k++)
@@ -143,6 +150,8 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
         a->jobs[a->n] = rows[i].job;
         a->jobs[a->n].prompt_inline = false; /* the view dies here; nothing is enqueued from this copy */
         a->canceling[a->n] = rows[i].canceling;
+        a->batched[a->n] = rows[i].batched;
+        a->unfed[a->n] = rows[i].unfed;
         a->not_before[a->n] = rows[i].not_before;
         ids[a->n++] = rows[i].job.id;
     }

@@ -29,6 +29,7 @@ struct dispatcher {
     struct lead *lead;
     struct watch *watch;
     struct feeder *feeder;
+    struct batches *batches;
     struct retries *retries;
     struct deadlines *deadlines;
     struct reclaim *reclaim;

@@ -10,6 +10,7 @@
 #include <uthash.h>
 
 #include "base/log.h"
+#include "batches.h"
 #include "lead.h"
 #include "model/drr.h"
 #include "store/sweep.h"
@@ -17,16 +18,22 @@
 
 enum { BUSY_MS = 10, IDLE_MS = 100, QUANTUM = 64, BUDGET = 2000, PAGE_MAX = 500, TAIL_MS = 3000 };
 
+/* What is gone through of a tenant, in this order: of each priority first the rows of no batch, behind a
+ * cursor; then what is fed of batches, as batches.h names it. */
+enum { LANES = 2 * INV_PRIORITIES };
+
 struct fed {
     int32_t tenant;
     struct uuid cursor[INV_PRIORITIES]; /* everything up to here was looked at */
-    int priority;                       /* being scanned */
+    int lane;                           /* being scanned */
     bool tail;                          /* the second look at the newest rows */
     bool seen;                          /* has a mark in this round */
     bool drained;
     int64_t generation; /* of the mark when the scan in progress began */
     int64_t round_generation;
     int32_t room, deficit, grant;
+    int32_t in_window; /* its entries on the streams that nobody has claimed */
+    bool held_back;    /* items of batches wait for room in their half of the window */
     UT_hash_handle hh;
 };
 
@@ -41,6 +48,8 @@ struct feeder {
     struct uuid page_last; /* the last row of the page being enqueued */
     struct uuid *ids;      /* of the entries being enqueued, in order */
     size_t ids_n;
+    struct uuid *asked; /* of batches: what was looked for, whether or not there is something to enqueue */
+    size_t asked_n;
 };
 
 static void round_begin(void *arg);
@@ -55,7 +64,8 @@ struct feeder *feeder_new(struct dispatcher *d)
     f->d = d;
     f->timer = loop_timer_new(d->loop, round_begin, f);
     f->ids = calloc(PAGE_MAX, sizeof *f->ids);
-    if (f->timer == NULL || f->ids == NULL)
+    f->asked = calloc(PAGE_MAX, sizeof *f->asked);
+    if (f->timer == NULL || f->ids == NULL || f->asked == NULL)
         feeder_free(&f);
     else
         loop_timer_start(f->timer, IDLE_MS);
@@ -76,6 +86,7 @@ void feeder_free(struct feeder **pf)
         forget(*pf, (*pf)->tenants);
     loop_timer_free(&(*pf)->timer);
     free((*pf)->ids);
+    free((*pf)->asked);
     free(*pf);
     *pf = NULL;
 }
@@ -85,6 +96,23 @@ bool feeder_covers(const struct feeder *f, int32_t tenant, enum inv_priority pri
     struct fed *t;
     HASH_FIND_INT(f->tenants, &tenant, t);
     return t != NULL && uuid_cmp(id, t->cursor[priority]) > 0;
+}
+
+bool feeder_knows(const struct feeder *f, int32_t tenant)
+{
+    struct fed *t;
+    HASH_FIND_INT(f->tenants, &tenant, t);
+    return t != NULL;
+}
+
+static enum inv_priority priority_of(const struct fed *t)
+{
+    return (enum inv_priority)(t->lane / 2);
+}
+
+static bool is_batched(const struct fed *t)
+{
+    return t->lane % 2 == 1;
 }
 
 static void rest(struct feeder *f, bool busy)
@@ -129,6 +157,7 @@ static void take_mark(struct feeder *f, const struct queue_backlog *b)
         return;
     t->seen = true;
     t->round_generation = b->generation;
+    t->in_window = b->in_window;
     t->room = (int32_t)f->d->settings->tenant_window - b->in_window;
     bool fresh = t->generation < 0;
     /* A dispatcher that took over knows no cursor: the mark's low id was taken by another. Begin a day back
@@ -141,7 +170,7 @@ static void take_mark(struct feeder *f, const struct queue_backlog *b)
     for (int p = 0; p < INV_PRIORITIES; p++)
         if (uuid_cmp(before(low), t->cursor[p]) < 0)
             t->cursor[p] = before(low);
-    t->priority = 0;
+    t->lane = 0;
     t->tail = false;
 }
 
@@ -231,7 +260,7 @@ static void clear_drained(struct feeder *f)
     for (struct fed *t = f->tenants; t != NULL; t = t->hh.next)
         if (t->drained) { /* not cleared after all: the next scan begins with the newest rows */
             t->generation = t->round_generation;
-            t->priority = 0;
+            t->lane = 0;
         }
     free(done);
 }
@@ -254,15 +283,15 @@ static void leave(struct feeder *f)
     visit_next(f);
 }
 
-/* The scan of a priority reached its end. */
+/* A lane was gone through to its end. */
 static void scanned(struct feeder *f)
 {
     struct fed *t = f->visiting;
-    if (++t->priority < INV_PRIORITIES) {
+    if (++t->lane < LANES) {
         visit(f);
         return;
     }
-    t->priority = 0;
+    t->lane = 0;
     if (!t->tail) { /* once more over what may have been committed behind the cursors */
         struct uuid tail = uuid_floor((wall_t){.us = wall_now().us - TAIL_MS * 1000LL});
         for (int p = 0; p < INV_PRIORITIES; p++)
@@ -273,33 +302,46 @@ static void scanned(struct feeder *f)
         return;
     }
     t->tail = false;
-    t->drained = true;
+    t->drained = !t->held_back;
+    t->held_back = false;
     leave(f);
+}
+
+/* What was looked for of batches is done with, but for entries from the first on that found the window full.
+ */
+static void batched_done(struct feeder *f, const struct uuid *full)
+{
+    for (size_t i = 0; i < f->asked_n; i++)
+        if (full == NULL || uuid_cmp(f->asked[i], *full) < 0)
+            batches_queued(f->d->batches, f->asked[i]);
 }
 
 static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struct err *err)
 {
     struct feeder *f = arg;
     struct fed *t = f->visiting;
-    bool full = false;
+    const struct uuid *full = NULL;
     if (err != NULL) {
         log_warn("feeding failed", LF_ERR(err));
         leave(f);
         return;
     }
-    for (size_t i = 0; i < n && !full; i++) {
-        full = verdicts[i] == QUEUE_WAITS;
-        if (full)
-            t->cursor[t->priority] = before(f->ids[i]);
-        else if (verdicts[i] == QUEUE_ADDED)
+    for (size_t i = 0; i < n && full == NULL; i++) {
+        if (verdicts[i] == QUEUE_WAITS)
+            full = &f->ids[i];
+        if (verdicts[i] == QUEUE_ADDED) {
             t->grant--;
+            t->in_window++;
+        }
     }
-    if (full) {
+    if (is_batched(t))
+        batched_done(f, full);
+    else
+        t->cursor[priority_of(t)] = full != NULL ? before(*full) : f->page_last;
+    if (full != NULL)
         leave(f);
-        return;
-    }
-    t->cursor[t->priority] = f->page_last;
-    visit(f);
+    else
+        visit(f);
 }
 
 /* A row to be settled unless somebody holds its job: a scan passes running jobs, too. */
@@ -366,15 +408,37 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
     }
     if (n > 0)
         f->page_last = rows[n - 1].job.id;
-    if (n == 0) {
+    if (n == 0 && !is_batched(t)) {
         scanned(f);
     } else if (f->ids_n == 0) {
-        t->cursor[t->priority] = f->page_last;
+        if (is_batched(t))
+            batched_done(f, NULL);
+        else
+            t->cursor[priority_of(t)] = f->page_last;
         visit(f);
     } else if (queue_enqueue(f->d->queue, QUEUE_FED, jobs, f->ids_n, on_enqueued, f, NULL) != 0) {
         leave(f);
     }
     free(jobs);
+}
+
+/* Items of batches take half of their tenant's window at most: the other half is for what somebody submits
+ * meanwhile, which they would block when they are of a lower priority and nobody comes to claim them. */
+static void visit_batches(struct feeder *f)
+{
+    struct fed *t = f->visiting;
+    int32_t half = ((int32_t)f->d->settings->tenant_window + 1) / 2 - t->in_window;
+    size_t most = t->grant < PAGE_MAX ? (size_t)t->grant : PAGE_MAX;
+    most = half <= 0 ? 1 : most < (size_t)half ? most : (size_t)half;
+    f->asked_n = batches_waiting(f->d->batches, t->tenant, priority_of(t), f->asked, most);
+    if (f->asked_n > 0 && half <= 0) {
+        t->held_back = true;
+        f->asked_n = 0;
+    }
+    if (f->asked_n == 0)
+        scanned(f);
+    else if (sweep_ids(f->d->pg, f->asked, f->asked_n, DB_MS, on_rows, f) != 0)
+        leave(f);
 }
 
 static void visit(struct feeder *f)
@@ -384,9 +448,13 @@ static void visit(struct feeder *f)
         leave(f);
         return;
     }
+    if (is_batched(t)) {
+        visit_batches(f);
+        return;
+    }
     /* A page has a few rows more than the grant: ended ones among them cost a round trip each otherwise. */
     f->limit = t->grant + 32 < PAGE_MAX ? t->grant + 32 : PAGE_MAX;
-    if (sweep_tenant(f->d->pg, t->tenant, (enum inv_priority)t->priority, t->cursor[t->priority], newest(),
-                     f->limit, DB_MS, on_rows, f) != 0)
+    if (sweep_tenant(f->d->pg, t->tenant, priority_of(t), t->cursor[priority_of(t)], newest(), f->limit,
+                     DB_MS, on_rows, f) != 0)
         leave(f);
 }

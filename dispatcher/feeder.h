@@ -17,6 +17,9 @@ void feeder_free(struct feeder **f);
 /* Whether the feeder will come by id by itself: its tenant has a mark and its cursor lies before it. */
 bool feeder_covers(const struct feeder *f, int32_t tenant, enum inv_priority priority, struct uuid id);
 
+/* Whether the tenant is marked, as of the last round. */
+bool feeder_knows(const struct feeder *f, int32_t tenant);
+
 /* Whether its queue limit has passed before anybody tried it. */
 bool feed_row_expired(const struct entry *job);
 

@@ -5,6 +5,7 @@
 #include "audit.h"
 #include "base/leaks.h"
 #include "base/log.h"
+#include "batches.h"
 #include "boots.h"
 #include "config/daemon.h"
 #include "crypto/crypto.h"
@@ -104,6 +105,7 @@ static int open_duties(struct app *app, struct err *err)
     d->lead = lead_new(d);
     d->verdicts = verdicts_new(d);
     d->feeder = feeder_new(d);
+    d->batches = batches_new(d);
     d->audit = audit_new(d);
     d->watch = watch_new(d);
     d->retries = retries_new(d);
@@ -114,7 +116,7 @@ static int open_duties(struct app *app, struct err *err)
     d->housekeeping = housekeeping_new(d);
     if (d->lead == NULL || d->verdicts == NULL || d->feeder == NULL || d->audit == NULL || d->watch == NULL ||
         d->retries == NULL || d->deadlines == NULL || d->reclaim == NULL || d->reaper == NULL ||
-        d->boots == NULL || d->housekeeping == NULL)
+        d->boots == NULL || d->housekeeping == NULL || d->batches == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     return 0;
 }
@@ -167,6 +169,7 @@ static void app_close(struct app *app)
     retries_free(&d->retries);
     watch_free(&d->watch);
     audit_free(&d->audit);
+    batches_free(&d->batches);
     feeder_free(&d->feeder);
     verdicts_free(&d->verdicts);
     provider_close(&d->provider);

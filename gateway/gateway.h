@@ -24,6 +24,7 @@ struct gateway {
      * the boot's lock. */
     struct pg *read, *write_small, *write_large, *write_keyed, *files;
     struct pg *lists; /* lists: reading much, they must not hold up what somebody waits for */
+    struct pg *load;  /* batches: one COPY at a time, which may take a while */
     struct redis *redis;
     struct queue *queue;
 
@@ -39,7 +40,11 @@ struct gateway {
     struct health *health;
     struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;
-    int uploads; /* archives on their way (deploy.c) */
+    int uploads;           /* archives on their way (deploy.c) */
+    int batch_uploads;     /* batches on their way (batch_upload.c) */
+    int64_t batch_spooled; /* bytes that they hold in the spool directory */
+    int batch_streams;     /* callers who are sent results (batch_results.c) */
+    bool draining;         /* told to stop: what waits long is let go */
 };
 
 #endif

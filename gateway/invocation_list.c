@@ -20,6 +20,7 @@
 #include "invocations.h"
 #include "json/writer.h"
 #include "model/listing.h"
+#include "store/batches.h"
 #include "store/lists.h"
 #include "store/record_json.h"
 #include "targets.h"
@@ -70,16 +71,17 @@ static void list_free(void *data)
 
 static int unknown_parameter(struct str name, struct err *err)
 {
-    static const char *const known[] = {"status",   "agent", "created_after", "created_before",
-                                        "metadata", "limit", "cursor"};
+    static const char *const known[] = {"status",         "agent",    "batch", "created_after",
+                                        "created_before", "metadata", "limit", "cursor"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (name.n < 40 && str_distance(name, str_of(known[i])) <= 2)
             return err_set(err, ERR_BAD_QUERY, "unknown parameter \"%.*s\"; did you mean %s?", STR_ARG(name),
                            strcmp(known[i], "metadata") == 0 ? "metadata.KEY=VALUE" : known[i]);
-    return err_set(err, ERR_BAD_QUERY,
-                   "unknown parameter \"%.*s\"; there are status, agent, created_after, created_before, "
-                   "metadata.KEY, limit and cursor",
-                   (int)(name.n < 40 ? name.n : 40), name.p);
+    return err_set(
+        err, ERR_BAD_QUERY,
+        "unknown parameter \"%.*s\"; there are status, agent, batch, created_after, created_before, "
+        "metadata.KEY, limit and cursor",
+        (int)(name.n < 40 ? name.n : 40), name.p);
 }
 
 static int take_parameter(struct list *l, struct str pair, struct str *cursor, struct err *err)
@@ -275,7 +277,8 @@ static void finish(struct list *l, bool more)
 
 static bool is_filtered(const struct list *l)
 {
-    return l->filters.by_status || !uuid_is_zero(l->agent) || l->filters.pair_count > 0;
+    return l->filters.by_status || !uuid_is_zero(l->agent) || l->filters.has_batch ||
+           l->filters.pair_count > 0;
 }
 
 /* The next window ends where the steps are. */
@@ -343,6 +346,7 @@ static void take_step(struct list *l)
                                  .status = l->filters.status,
                                  .agent = l->agent,
                                  .version = l->filters.version,
+                                 .batch = l->filters.batch,
                                  .metadata = buf_view(&l->metadata)};
     call_enter(c);
     if (list_step(c->g->lists, &l->step, STEP_MS, on_step, l, &err) != 0 && call_leave(c))
@@ -406,6 +410,48 @@ static void on_agent(struct call *c, const struct agent_target *t, const struct 
         begin(l);
 }
 
+static void resolve_agent(struct list *l)
+{
+    struct call *c = l->c;
+    if (l->filters.agent[0] != '\0')
+        target_resolve(c->g->targets, c, str_of(l->filters.agent), l->filters.version, on_agent);
+    else if (l->filters.by_status && l->filters.status == INV_NONE)
+        begin_open(l);
+    else
+        begin(l);
+}
+
+/* Its items' ids are adjacent: the walk is over them alone. */
+static void on_batch(void *arg, const struct batch *batches, size_t n, const struct err *err)
+{
+    struct list *l = arg;
+    if (!call_leave(l->c))
+        return;
+    if (err != NULL) {
+        fail(l, err);
+        return;
+    }
+    if (n == 0) {
+        call_fail_code(l->c, ERR_NOT_FOUND, "there is no batch of that id");
+        return;
+    }
+    if (uuid_cmp(batches[0].first, l->low) > 0)
+        l->low = batches[0].first;
+    struct uuid behind = uuid_floor((wall_t){.us = uuid_time(batches[0].last).us + 1000});
+    if (uuid_cmp(behind, l->position) < 0)
+        l->position = behind;
+    resolve_agent(l);
+}
+
+static void find_batch(struct list *l)
+{
+    struct call *c = l->c;
+    struct err err = ERR_INIT;
+    call_enter(c);
+    if (batch_get(c->g->lists, l->filters.batch, c->tenant, STEP_MS, on_batch, l, &err) != 0 && call_leave(c))
+        fail(l, &err);
+}
+
 void invocations_list(struct call *c)
 {
     struct err err = ERR_INIT;
@@ -421,10 +467,8 @@ void invocations_list(struct call *c)
     c->free_data = list_free;
     if (read_query(l, &err) != 0)
         call_fail(c, &err);
-    else if (l->filters.agent[0] != '\0')
-        target_resolve(c->g->targets, c, str_of(l->filters.agent), l->filters.version, on_agent);
-    else if (l->filters.by_status && l->filters.status == INV_NONE)
-        begin_open(l);
+    else if (l->filters.has_batch)
+        find_batch(l);
     else
-        begin(l);
+        resolve_agent(l);
 }

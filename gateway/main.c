@@ -26,6 +26,8 @@ enum {
     WRITE_BYTES = 256 * 1024 * 1024,
     LISTS_QUEUED = 256, /* lists that wait for their connection; beyond: 503 */
     LIST_STATEMENT_MS = 5000,
+    LOAD_STATEMENT_MS =
+        60000, /* with the deadline of loads: well below what follows ids (dispatcher/audit.c) */
     KEY_MS = 5000,
     AGAIN_MS = 1000,
     START_LOOK_MS = 20,
@@ -112,6 +114,16 @@ static struct pg *connect_lists(struct app *app, struct err *err)
                    err);
 }
 
+static struct pg *connect_load(struct app *app, struct err *err)
+{
+    return pg_open(app->g.loop,
+                   &(struct pg_options){.url = app->settings.database_url,
+                                        .application = app->name,
+                                        .max_inflight = 1,
+                                        .statement_timeout_ms = LOAD_STATEMENT_MS},
+                   err);
+}
+
 static struct pg *connect_pg(struct app *app, int inflight, void (*on_state)(void *, bool), struct err *err)
 {
     return pg_open(app->g.loop,
@@ -139,7 +151,8 @@ static int open_stores(struct app *app, struct err *err)
         (g->write_small = connect_pg(app, 2, write_small_state, err)) == NULL ||
         (g->write_large = connect_pg(app, 2, write_large_state, err)) == NULL ||
         (g->write_keyed = connect_pg(app, 16, write_keyed_state, err)) == NULL ||
-        (g->files = connect_pg(app, 4, NULL, err)) == NULL || (g->lists = connect_lists(app, err)) == NULL)
+        (g->files = connect_pg(app, 4, NULL, err)) == NULL || (g->lists = connect_lists(app, err)) == NULL ||
+        (g->load = connect_load(app, err)) == NULL)
         return -1;
     if ((g->redis = redis_open(g->loop, &redis, err)) == NULL ||
         (app->sub = redis_sub_open(g->loop, &sub, channels, 1, on_message, app, err)) == NULL)
@@ -277,6 +290,7 @@ static void on_signal(void *arg, int signum)
     }
     http_server_drain(app->g.server);
     waiters_drain(app->g.waiters);
+    app->g.draining = true;
     loop_timer_start(app->drain, 0);
 }
 
@@ -296,6 +310,7 @@ static void app_close(struct app *app)
     pg_close(&g->write_keyed);
     pg_close(&g->files);
     pg_close(&g->lists);
+    pg_close(&g->load);
     handoff_free(&g->handoff);
     targets_free(&g->targets);
     docs_free(&g->docs);

@@ -6,6 +6,7 @@
 
 #include "agents.h"
 #include "auth.h"
+#include "batches.h"
 #include "call.h"
 #include "contract.h"
 #include "docs.h"
@@ -20,6 +21,11 @@ static const struct operation_handler handlers[] = {
     {"cancelInvocation", invocation_cancel},
     {"getInvocationOutput", invocation_output},
     {"getInvocationLogs", invocation_logs},
+    {"submitBatch", batch_upload},
+    {"listBatches", batches_list_call},
+    {"getBatch", batch_show},
+    {"getBatchResults", batch_results_call},
+    {"cancelBatch", batch_cancel_call},
     {"deployAgent", agent_deploy_call},
     {"listAgents", agents_list},
     {"getAgent", agent_show},

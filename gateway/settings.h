@@ -12,6 +12,7 @@ struct settings {
     char *spool_dir;
     int64_t max_connections;
     int64_t max_body_bytes;
+    int64_t batch_spool_bytes;
     int64_t tenant_window;
     int64_t tenant_rate, tenant_burst;
     int64_t commit_deadline_ms;

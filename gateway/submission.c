@@ -44,6 +44,8 @@ static int read_agent(struct reading *r, const struct json_value *root, struct e
 {
     struct str ref;
     const struct json_value *v = json_get(root, "agent");
+    if (v == NULL && r->agent->slug.n > 0)
+        return 0; /* the default stands */
     if (v == NULL)
         return err_set(err, ERR_MISSING_FIELD, "agent is required");
     if (!json_str(v, &ref) || !agent_ref_parse(ref, &r->agent->slug, &r->agent->version))

@@ -30,6 +30,7 @@ enum err_retry {
     X(ERR_BAD_HEADER, "invalid_header", 400, RETRY_NEVER, "A request header has an unusable value.")         \
     X(ERR_BAD_QUERY, "invalid_query", 400, RETRY_NEVER, "A query parameter has an unusable value.")          \
     X(ERR_BAD_CURSOR, "invalid_cursor", 400, RETRY_NEVER, "The cursor is not of this list.")                 \
+    X(ERR_BAD_BATCH, "invalid_batch", 400, RETRY_NEVER, "Items of the batch cannot be accepted.")            \
     X(ERR_BAD_ARCHIVE, "invalid_archive", 400, RETRY_NEVER, "The archive cannot be used.")                   \
     X(ERR_BAD_MANIFEST, "invalid_manifest", 400, RETRY_NEVER, "agent.json cannot be used.")                  \
     X(ERR_UNAUTHORIZED, "unauthorized", 401, RETRY_NEVER, "A valid API key is required.")                    \

@@ -20,6 +20,7 @@ const char *const config_known_names[] = {
     "E2B_SANDBOX_URL",
     /* the gateway */
     "SANDPIPER_COMMIT_DEADLINE",
+    "SANDPIPER_GATEWAY_BATCH_SPOOL_BYTES",
     "SANDPIPER_GATEWAY_DRAIN",
     "SANDPIPER_GATEWAY_LISTEN",
     "SANDPIPER_GATEWAY_MAX_BODY_BYTES",

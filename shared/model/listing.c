@@ -40,6 +40,16 @@ static int take_agent(struct listing *l, struct str value, struct err *err)
     return 1;
 }
 
+static int take_batch(struct listing *l, struct str value, struct err *err)
+{
+    if (l->has_batch)
+        return twice(STR("batch"), err);
+    l->has_batch = true;
+    if (!id_parse("bat", value, &l->batch))
+        return err_set(err, ERR_BAD_QUERY, "batch must be a batch's id: they look like bat_…");
+    return 1;
+}
+
 /* A '+' that was not escaped has become a space: worth a word. */
 static int take_time(const char *name, struct str value, bool *has, wall_t *out, struct err *err)
 {
@@ -127,7 +137,7 @@ int listing_take(struct listing *l, struct str name, struct str value, struct er
     if (str_eq_c(name, "limit"))
         return take_limit(l, value, err);
     if (str_eq_c(name, "batch"))
-        return err_set(err, ERR_UNSUPPORTED, "batches are not in this version");
+        return take_batch(l, value, err);
     if (str_starts(name, METADATA_PREFIX))
         return take_metadata(l, str_make(name.p + METADATA_PREFIX.n, name.n - METADATA_PREFIX.n), value, err);
     return 0;
@@ -187,8 +197,14 @@ void listing_metadata(const struct listing *l, struct buf *out)
 
 void listing_scope(const struct listing *l, struct buf *out)
 {
-    buf_printf(out, "invocations\nstatus %d %d\nagent %s %d\nafter %d %lld\nbefore %d %lld\nmetadata ",
-               l->by_status, l->by_status ? (int)l->status : 0, l->agent, l->version, l->has_after,
-               (long long)l->after.us, l->has_before, (long long)l->before.us);
+    buf_printf(out, "invocations\nstatus %d %d\nagent %s %d\nafter %d %lld\nbefore %d %lld\n", l->by_status,
+               l->by_status ? (int)l->status : 0, l->agent, l->version, l->has_after, (long long)l->after.us,
+               l->has_before, (long long)l->before.us);
+    if (l->has_batch) {
+        char text[UUID_TEXT_BYTES];
+        uuid_format(l->batch, text);
+        buf_printf(out, "batch %s\n", text);
+    }
+    buf_cstr_append(out, "metadata ");
     listing_metadata(l, out);
 }

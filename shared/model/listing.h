@@ -38,6 +38,8 @@ struct listing {
     enum inv_state status; /* an ended one; INV_NONE: open */
     char agent[AGENT_SLUG_BYTES];
     int32_t version; /* 0: any */
+    bool has_batch;
+    struct uuid batch;
     bool has_after, has_before;
     wall_t after, before;
     struct listing_pair pairs[LISTING_PAIRS_MAX];

@@ -1,10 +1,11 @@
 /* Lists of invocations.
  *
- * The index at hand is (tenant, priority, id); another one would cost every submission. So a step merges
- * three scans, one a priority. They are written as comparisons of rows, ordered by the whole key: an equality
- * on tenant and priority would let the planner take the primary key instead, in the right order but with
- * everybody's rows to pass over. The plain bounds on id are for dropping partitions. Each scan ends after
- * `rows`, so what is sorted is three times that at most.
+ * The indexes at hand are (tenant, priority, id) of those of no batch and (tenant, id) of batches' items;
+ * another one would cost every submission. So a step merges four scans: one a priority, and the batches'.
+ * They are written as comparisons of rows, ordered by the whole key: an equality on tenant and priority would
+ * let the planner take the primary key instead, in the right order but with everybody's rows to pass over.
+ * The plain bounds on id are for dropping partitions. Each scan ends after `rows`, so what is sorted is four
+ * times that at most.
  *
  * Only then is it looked at what matches, row by row, a result's status by one index probe. */
 #include "store/lists.h"
@@ -13,18 +14,25 @@
 
 #include "store/call.h"
 
-#define ONE_PRIORITY(p)                                                                             \
-    "(SELECT id, agent, version, metadata FROM invocations WHERE (tenant, priority, id) >= ($1, " p \
-    "::int2, $2) AND (tenant, priority, id) < ($1, " p "::int2, $3) AND id >= $2 AND id < $3 "      \
+#define ONE_PRIORITY(p)                                                                                    \
+    "(SELECT id, agent, version, metadata, batch FROM invocations WHERE (tenant, priority, id) >= ($1, " p \
+    "::int2, $2) AND (tenant, priority, id) < ($1, " p                                                     \
+    "::int2, $3) AND id >= $2 AND id < $3 AND batch IS NULL "                                              \
     "ORDER BY tenant DESC, priority DESC, id DESC LIMIT $4)"
+
+#define OF_BATCHES                                                                                     \
+    "(SELECT id, agent, version, metadata, batch FROM invocations WHERE (tenant, id) >= ($1, $2) AND " \
+    "(tenant, id) < ($1, $3) AND id >= $2 AND id < $3 AND batch IS NOT NULL "                          \
+    "ORDER BY tenant DESC, id DESC LIMIT $4)"
 
 static const char sql_step[] =
     "WITH c AS MATERIALIZED (" ONE_PRIORITY("0") " UNION ALL " ONE_PRIORITY("1") " UNION ALL " ONE_PRIORITY(
-        "2") " ORDER BY id DESC LIMIT $4) "
+        "2") " UNION ALL " OF_BATCHES " ORDER BY id DESC LIMIT $4) "
              "SELECT s.examined, s.last, m.id FROM (SELECT (SELECT count(*) FROM c) AS examined, "
              "(SELECT id FROM c ORDER BY id LIMIT 1) AS last) s "
              "LEFT JOIN LATERAL (SELECT c.id FROM c WHERE ($5::uuid IS NULL OR c.agent = $5) "
-             "AND ($6 = 0 OR c.version = $6) AND ($7 = '' OR c.metadata::jsonb @> $7::jsonb) "
+             "AND ($6 = 0 OR c.version = $6) AND ($10::uuid IS NULL OR c.batch = $10) AND ($7 = '' OR "
+             "c.metadata::jsonb @> $7::jsonb) "
              "AND ($8 < 0 OR coalesce((SELECT r.status FROM results r WHERE r.id = c.id AND r.id >= $2 AND "
              "r.id < $3), "
              "0::int2) = $8) ORDER BY c.id DESC LIMIT $9) m ON true ORDER BY m.id DESC";
@@ -77,6 +85,10 @@ int list_step(struct pg *pg, const struct list_step *s, int64_t deadline_ms, lis
         pg_put_text(p, s->metadata);
         pg_put_int2(p, (int16_t)(s->by_status ? s->status : -1));
         pg_put_int8(p, s->matches);
+        if (uuid_is_zero(s->batch))
+            pg_put_null(p, PG_UUID);
+        else
+            pg_put_uuid(p, s->batch);
     }
     return store_query(pg, sql_step, p, deadline_ms, reply_step, (void (*)(void))fn, arg, err);
 }

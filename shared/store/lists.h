@@ -30,6 +30,7 @@ struct list_step {
     enum inv_state status; /* INV_NONE: without a result */
     struct uuid agent;     /* zero: any */
     int32_t version;       /* 0: any */
+    struct uuid batch;     /* zero: any, or none */
     struct str metadata;   /* a JSON object that theirs must contain; empty: any */
 };
 

@@ -8,12 +8,13 @@
 #include "base/buf.h"
 #include "store/call.h"
 
-extern const char migration_0001[], migration_0002[], migration_0003[];
+extern const char migration_0001[], migration_0002[], migration_0003[], migration_0004[];
 
 const struct migration migrations[] = {
     {1, "init", migration_0001},
     {2, "cursor_key", migration_0002},
     {3, "queue_limits", migration_0003},
+    {4, "batches", migration_0004},
 };
 const int migration_count = sizeof migrations / sizeof *migrations;
 

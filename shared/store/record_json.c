@@ -41,12 +41,12 @@ static void write_prompt(struct json_writer *w, const struct record *r)
 }
 
 /* What of the bodies is shown. */
-enum form { FULL, BRIEF, EVENT };
+enum form { FULL, RESULT, BRIEF, EVENT };
 
 static void write_output(struct json_writer *w, const struct record *r, enum form form)
 {
     bool ended = inv_state_ended(r->state);
-    bool shown = ended && r->output_inline && (form == FULL || r->output.n <= RECORD_EVENT_OUTPUT_BYTES);
+    bool shown = ended && r->output_inline && (form != EVENT || r->output.n <= RECORD_EVENT_OUTPUT_BYTES);
     if (form != BRIEF && shown)
         write_bytes(w, "output", "output_base64", r->output);
     else if (form != BRIEF)
@@ -140,6 +140,17 @@ static void write_exit(struct json_writer *w, const struct record *r)
         jw_knull(w, "signal");
 }
 
+static void write_batch(struct json_writer *w, const struct record *r)
+{
+    if (r->has_batch) {
+        jw_kid(w, "batch_id", "bat", r->batch);
+        jw_kstr(w, "custom_id", r->custom_id);
+    } else {
+        jw_knull(w, "batch_id");
+        jw_knull(w, "custom_id");
+    }
+}
+
 static void write_record(const struct record *r, const struct live_state *live, enum form form,
                          struct buf *out)
 {
@@ -161,7 +172,7 @@ static void write_record(const struct record *r, const struct live_state *live, 
     write_error(&w, r);
     jw_key(&w, "metadata");
     jw_raw(&w, r->metadata.n > 0 ? r->metadata : STR("{}"));
-    jw_knull(&w, "batch_id");
+    write_batch(&w, r);
     jw_ktime(&w, "created_at", uuid_time(r->id));
     jw_ktime(&w, "started_at", r->started_at);
     jw_ktime(&w, "finished_at", r->finished_at);
@@ -182,4 +193,9 @@ void record_write_brief(const struct record *r, const struct live_state *live, s
 void record_write_event(const struct record *r, struct buf *out)
 {
     write_record(r, NULL, EVENT, out);
+}
+
+void record_write_result(const struct record *r, struct buf *out)
+{
+    write_record(r, NULL, RESULT, out);
 }

@@ -23,6 +23,9 @@ void record_write_brief(const struct record *r, const struct live_state *live, s
 enum { RECORD_EVENT_OUTPUT_BYTES = 8 * 1024 };
 void record_write_event(const struct record *r, struct buf *out);
 
+/* The same for results of batches: with output, without prompt. */
+void record_write_result(const struct record *r, struct buf *out);
+
 /* The state of an open record that Redis does not know: it waits in PostgreSQL. */
 enum inv_state record_waiting_state(const struct record *r, wall_t now);
 

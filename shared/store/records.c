@@ -13,8 +13,9 @@
 
 #include "store/call.h"
 
-#define COLUMNS(prompt) \
-    "i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, " prompt ", i.prompt_bytes, i.metadata"
+#define COLUMNS(prompt)                                                    \
+    "i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, " prompt \
+    ", i.prompt_bytes, i.metadata, i.batch, i.custom_id"
 #define RESULT_COLUMNS(output, logs)                                                     \
     "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, " output \
     ", r.output_bytes, r.output_truncated, " logs                                        \
@@ -56,6 +57,9 @@ static const char sql_records[] =
     SELECT("i.prompt", CANCELED, "r.output", "r.logs") "LEFT " JOIN_RESULTS JOIN_REST;
 static const char sql_brief[] =
     SELECT("NULL::bytea", CANCELED, "NULL::bytea", "NULL::bytea") "LEFT " JOIN_RESULTS JOIN_REST;
+/* For results of batches: what the caller sent is not sent back. */
+static const char sql_results[] =
+    SELECT("NULL::bytea", "false", "r.output", "NULL::bytea") JOIN_RESULTS JOIN_REST;
 /* Of those that have ended: nothing is being canceled any more. */
 static const char sql_ended[] = SELECT("i.prompt", "false", "r.output", "r.logs") JOIN_RESULTS JOIN_REST;
 
@@ -69,6 +73,8 @@ enum column {
     C_PROMPT,
     C_PROMPT_BYTES,
     C_METADATA,
+    C_BATCH,
+    C_CUSTOM_ID,
     C_CANCEL,
     C_ATTEMPT,
     C_NOT_BEFORE,
@@ -144,6 +150,9 @@ static void read_record(const struct pg_result *r, int row, struct record *out)
                            .prompt_inline = !pg_is_null(r, row, C_PROMPT),
                            .prompt_bytes = pg_get_int4(r, row, C_PROMPT_BYTES),
                            .metadata = pg_get_str(r, row, C_METADATA),
+                           .has_batch = !pg_is_null(r, row, C_BATCH),
+                           .batch = pg_get_uuid(r, row, C_BATCH),
+                           .custom_id = pg_get_str(r, row, C_CUSTOM_ID),
                            .canceling = pg_get_bool(r, row, C_CANCEL),
                            .attempts = pg_get_str(r, row, C_ATTEMPTS),
                            .attempt = 1};
@@ -221,6 +230,12 @@ int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, in
                       records_fn *fn, void *arg, struct err *err)
 {
     return get(pg, sql_ended, keys, n, deadline_ms, fn, arg, err);
+}
+
+int records_get_results(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                        records_fn *fn, void *arg, struct err *err)
+{
+    return get(pg, sql_results, keys, n, deadline_ms, fn, arg, err);
 }
 
 /* ---- blobs ---- */

@@ -24,10 +24,13 @@ struct record {
     bool prompt_inline;
     int32_t prompt_bytes;
     struct str metadata; /* JSON; empty: none */
-    bool canceling;      /* a cancel is on record */
-    int16_t attempt;     /* the newest allocated */
-    wall_t not_before;   /* of the newest attempt, 0 for the first */
-    struct str attempts; /* JSON array */
+    bool has_batch;
+    struct uuid batch;
+    struct str custom_id; /* in its batch; empty without */
+    bool canceling;       /* a cancel is on record */
+    int16_t attempt;      /* the newest allocated */
+    wall_t not_before;    /* of the newest attempt, 0 for the first */
+    struct str attempts;  /* JSON array */
 
     enum inv_state state; /* an ended state, or INV_NONE */
     int16_t result_attempt;
@@ -67,6 +70,10 @@ int records_get_brief(struct pg *pg, const struct record_key *keys, size_t n, in
  * included. */
 int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
                       records_fn *fn, void *arg, struct err *err);
+
+/* Those that have ended, with outputs, without prompts and logs. */
+int records_get_results(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                        records_fn *fn, void *arg, struct err *err);
 
 /* Chunks of a large value: prompt (1), output (2), logs (3); attempt 0 for the prompt. One chunk a call; data
  * is empty past the end. */

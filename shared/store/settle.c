@@ -11,6 +11,14 @@ struct settler {
     void *arg;
 };
 
+/* What ended of batches: their ids tell themselves from others (base/id.h), so that other invocations cost
+ * nothing here. */
+#define SQL_BATCH_ENDED                                                                             \
+    "e AS (INSERT INTO batch_ended (batch, id, status) SELECT i.batch, r.id, r.status "             \
+    "FROM unnest($39::uuid[]) AS m (id) JOIN r ON r.id = m.id "                                     \
+    "JOIN LATERAL (SELECT batch FROM invocations i WHERE i.id = m.id AND i.id BETWEEN $37 AND $38 " \
+    "AND i.batch IS NOT NULL OFFSET 0) i ON true), "
+
 static const char sql[] =
     "WITH d AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::uuid[], $5::int2[], $6::int4[], "
     "$7::text[], $8::text[], $9::text[], $10::bytea[], $11::int8[], $12::bool[], $13::bytea[], $14::int8[], "
@@ -22,7 +30,7 @@ static const char sql[] =
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at) "
-    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt), "
+    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, status), " SQL_BATCH_ENDED
     "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, sandbox_start_ms, run_ms, "
     "sandbox_ms, cpu_ms, peak_memory_bytes) SELECT * FROM unnest($18::uuid[], $19::int2[], $20::int4[], "
     "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::int8[], "
@@ -158,6 +166,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     encode_attempts(p, rows, n);
     pg_put_uuid(p, rows[0]->key); /* the group is sorted: its bounds, for pruning partitions */
     pg_put_uuid(p, rows[n - 1]->key);
+    COLUMN(PG_UUID, o->what == OUTCOME_RESULT && uuid_in_series(o->row.key), pg_put_uuid(p, o->row.key));
 }
 
 /* The answer's rows in any order; the group is sorted by id. */

@@ -15,7 +15,10 @@
     "coalesce(a.blames, 0::int2), "                                                                      \
     "CASE WHEN a.attempt IS NULL THEN 0::int2 ELSE (SELECT count(*)::int2 FROM attempts o WHERE o.id = " \
     "i.id "                                                                                              \
-    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END"
+    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL"
+/* Whether it lies beyond its batch's cursor: then it is open, and nothing may be enqueued of it. */
+#define SWEEP_UNFED ", coalesce(i.id > (SELECT b.fed FROM batches b WHERE b.id = i.batch), false)"
+#define SWEEP_IS_FED ", false"
 #define SWEEP_JOINS                                                                                    \
     " LEFT JOIN LATERAL (SELECT id FROM results r WHERE r.id = i.id OFFSET 0) r ON true "              \
     "LEFT JOIN LATERAL (SELECT id FROM cancels c WHERE c.id = i.id OFFSET 0) c ON true "               \
@@ -23,34 +26,38 @@
     "ORDER BY attempt DESC LIMIT 1) a ON true"
 
 static const char sql_tenant[] =
-    "SELECT " SWEEP_COLUMNS
+    "SELECT " SWEEP_COLUMNS SWEEP_IS_FED
     " FROM (SELECT * FROM invocations WHERE tenant = $1 AND priority = $2 AND id > $3 "
-    "AND id <= $4 ORDER BY id LIMIT $5) i" SWEEP_JOINS " ORDER BY i.id";
+    "AND id <= $4 AND batch IS NULL ORDER BY id LIMIT $5) i" SWEEP_JOINS " ORDER BY i.id";
 static const char sql_all[] =
-    "SELECT " SWEEP_COLUMNS
+    "SELECT " SWEEP_COLUMNS SWEEP_UNFED
     " FROM (SELECT * FROM invocations WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3) i" SWEEP_JOINS
     " ORDER BY i.id";
 static const char sql_due[] =
-    "SELECT " SWEEP_COLUMNS
+    "SELECT " SWEEP_COLUMNS SWEEP_UNFED
     " FROM (SELECT id AS due_id, attempt AS due_attempt, not_before AS due FROM attempts "
     "WHERE not_before <= now() AND (not_before, id) > ($1, $2) ORDER BY not_before, id LIMIT $3) d "
     "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = d.due_id OFFSET 0) i ON true" SWEEP_JOINS
     " WHERE a.attempt = d.due_attempt ORDER BY d.due, i.id";
 /* A limit below a day that passed after $1: the row is not older than $1 less a day. */
 static const char sql_deadlines[] =
-    "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM invocations WHERE queue_timeout_ms < 86400000 "
+    "SELECT " SWEEP_COLUMNS SWEEP_UNFED " FROM (SELECT * FROM invocations WHERE queue_timeout_ms < 86400000 "
     "AND sandpiper_queue_deadline(id, queue_timeout_ms) <= now() "
     "AND (sandpiper_queue_deadline(id, queue_timeout_ms), id) > ($1, $2) "
     "AND id >= sandpiper_uuid_floor($1 - interval '1 day') "
     "ORDER BY sandpiper_queue_deadline(id, queue_timeout_ms), id LIMIT $3) i" SWEEP_JOINS
     " ORDER BY sandpiper_queue_deadline(i.id, i.queue_timeout_ms), i.id";
 static const char sql_ids[] =
-    "SELECT " SWEEP_COLUMNS " FROM unnest($1::uuid[]) AS w (id) "
-    "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = w.id OFFSET 0) i ON true" SWEEP_JOINS;
+    "SELECT " SWEEP_COLUMNS SWEEP_UNFED " FROM unnest($1::uuid[]) AS w (id) "
+    "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = w.id OFFSET 0) i ON true" SWEEP_JOINS
+    " ORDER BY i.id";
 
 static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
 {
-    *out = (struct sweep_row){.ended = pg_get_bool(r, i, 11), .canceling = pg_get_bool(r, i, 12)};
+    *out = (struct sweep_row){.ended = pg_get_bool(r, i, 11),
+                              .canceling = pg_get_bool(r, i, 12),
+                              .batched = pg_get_bool(r, i, 18),
+                              .unfed = pg_get_bool(r, i, 19)};
     struct entry *e = &out->job;
     *e = (struct entry){.kind = ENTRY_INVOCATION,
                         .id = pg_get_uuid(r, i, 0),
@@ -160,7 +167,7 @@ int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_
 static const char sql_open[] =
     "SELECT DISTINCT ON (t.id) t.id, i.id FROM tenants t, generate_series(0, 2) AS p (priority), "
     "LATERAL (SELECT x.id FROM invocations x WHERE x.tenant = t.id AND x.priority = p.priority::int2 AND "
-    "x.id >= $1 "
+    "x.id >= $1 AND x.batch IS NULL "
     "AND NOT EXISTS (SELECT FROM results r WHERE r.id = x.id) ORDER BY x.id LIMIT 1) i ORDER BY t.id, i.id";
 
 static void reply_open(void *arg, const struct pg_result *r, const struct err *err)

@@ -17,12 +17,14 @@ struct sweep_row {
     struct entry job; /* attempt and counters are those of the newest attempt */
     bool ended;       /* has a result */
     bool canceling;
+    bool batched;      /* of a batch */
+    bool unfed;        /* beyond its batch's cursor: it may be settled, never enqueued */
     wall_t not_before; /* of the newest attempt; 0 for the first */
 };
 typedef void sweep_fn(void *arg, const struct sweep_row *rows, size_t n, const struct err *err);
 
 /* A tenant's invocations of one priority with after < id <= upto, oldest first, ended ones included (without
- * prompt), so that a cursor moves on. */
+ * prompt), so that a cursor moves on. Those of no batch. */
 int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, struct uuid after,
                  struct uuid upto, int limit, int64_t deadline_ms, sweep_fn *fn, void *arg);
 
@@ -40,10 +42,10 @@ int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int6
 int sweep_deadlines(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms,
                     sweep_fn *fn, void *arg);
 
-/* The given invocations, open or not; absent ones are left out. */
+/* The given invocations, open or not, oldest first; absent ones are left out. */
 int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_ms, sweep_fn *fn, void *arg);
 
-/* For each tenant with open invocations at or above low: the oldest. */
+/* For each tenant with open invocations of no batch at or above low: the oldest. */
 struct sweep_open {
     int32_t tenant;
     struct uuid oldest;

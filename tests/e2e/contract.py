@@ -64,7 +64,7 @@ class Contract:
             return
         kind = headers.get("Content-Type", "").split(";")[0]
         assert kind in content, (operation.id, status, kind)
-        if operation.method != "HEAD" and kind.endswith("json"):
+        if operation.method != "HEAD" and kind in ("application/json", "application/problem+json"):
             value = json.loads(body)
             self.validate(value, content[kind]["schema"])
             if kind == "application/problem+json":

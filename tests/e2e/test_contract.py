@@ -20,6 +20,7 @@ from stack import Client, archive, in_threads, until
 
 EXAMPLES = int(os.environ.get("SP_PROPERTY_EXAMPLES", "60"))
 SEED = os.environ.get("SP_PROPERTY_SEED", "sandpiper")
+NDJSON = {"Content-Type": "application/x-ndjson"}
 UNKNOWN = "inv_01a1fd5f-0000-7001-9b66-7ca8a28be6e9"
 
 
@@ -79,6 +80,13 @@ def test_every_problem_has_a_page(stack):
     assert stack.client.call("GET", "/problems/%3Cscript%3E", key=False).status == 404
 
 
+def batch_of(client, n, query="", **fields):
+    line = json.dumps({"agent": AGENT, "prompt": "x", **fields}).encode() + b"\n"
+    answer = client.call("POST", f"/v1/batches{query}", line * n, NDJSON)
+    assert answer.status == 202, (answer.status, answer.body)
+    return answer.json
+
+
 # ---- the property-based run ----
 
 
@@ -121,6 +129,8 @@ def request_of(r, stack, contract, operation, ids):
 def test_no_answer_but_what_the_document_tells(stack, contract, name):
     operation = contract.by_id[name]
     ids = [stack.client.run(AGENT, "a prompt")["id"], stack.client.submit(AGENT, "other").json["id"]]
+    if operation.path.startswith("/v1/batches"):
+        ids = [batch_of(stack.client, n)["id"] for n in (1, 3)]
     r = random_of(f"{SEED}/{name}")
     for n in range(EXAMPLES):
         target, headers, body = request_of(r, stack, contract, operation, ids)
@@ -143,9 +153,12 @@ class Maker:
     def __init__(self, stack, contract):
         self.stack, self.contract, self.client = stack, contract, stack.client
         self.done = self.client.run(AGENT, "0123456789")["id"]
+        self.batch = batch_of(self.client, 2)["id"]
+        until("the batch ends", lambda: self.client.call("GET", f"/v1/batches/{self.batch}").json["ended_at"])
 
     def values(self, operation, id=None):
-        known = {"id": id or self.done, "name": AGENT, "code": "poison"}
+        done = self.batch if operation.path.startswith("/v1/batches") else self.done
+        known = {"id": id or done, "name": AGENT, "code": "poison"}
         return {p["name"]: known.get(p["name"], "x") for p in operation.of("path")}
 
     def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True):
@@ -254,6 +267,33 @@ class Maker:
         for prompt in ("one", "two"):
             answer = self.call(operation, {"agent": AGENT, "prompt": prompt}, {"Idempotency-Key": "the same"})
         return answer
+
+    def submitBatch_202(self, operation):
+        return self.call(operation, b'{"prompt": "x"}', NDJSON, [("agent", AGENT), ("metadata.k", "v")])
+
+    def submitBatch_400(self, operation):
+        return self.call(operation, b'{"prompt": "x"}\n{"agent": 7}\n', NDJSON)
+
+    def submitBatch_422(self, operation):
+        for n in (1, 2):
+            answer = self.call(operation, b'{"agent": "%s", "prompt": "x"}\n' % AGENT.encode() * n,
+                               {**NDJSON, "Idempotency-Key": "the same batch"})
+        return answer
+
+    def submitBatch_429(self, operation):
+        """A tenant with as many open batches as one may have."""
+        many = Client(self.client.port, self.stack.new_key("many"))
+        many.deploy(AGENT, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+        order = json.dumps({"sim": {"run_ms": 600_000}})
+        ids = in_threads([lambda: batch_of(many, 1, prompt=order)["id"]] * 256, 8)
+        answer = many.call("POST", "/v1/batches", json.dumps({"agent": AGENT, "prompt": "x"}), NDJSON)
+        in_threads([lambda id=id: many.call("POST", f"/v1/batches/{id}/cancel") for id in ids], 8)
+        return answer.status, answer.headers, answer.body
+
+    def cancelBatch_202(self, operation):
+        b = batch_of(self.client, 1, prompt=json.dumps({"sim": {"run_ms": 60000}}))
+        until("it runs", lambda: self.client.call("GET", f"/v1/batches/{b['id']}").json["counts"]["running"])
+        return self.call(operation, id=b["id"])
 
     def getInvocation_304(self, operation):
         etag = self.call(operation)[1]["ETag"]

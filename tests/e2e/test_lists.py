@@ -380,14 +380,11 @@ def test_wrong_limits(lists, limit):
     ("status=%ff", ["UTF-8"]),
     ("status=%zz", ["malformed"]),
     ("agent=%00", ["NUL"]),
+    ("batch=inv_01a1fd5f-8385-7001-9b66-7ca8a28be6e9", ["bat_"]),
 ])
 def test_wrong_queries(lists, query, words):
     code, detail = problem(lists.me, query)
     assert code == "invalid_query" and all(w in detail for w in words), detail
-
-
-def test_batches_are_told_to_be_missing(lists):
-    assert problem(lists.me, "batch=bat_x")[0] == "unsupported_feature"
 
 
 # ---- cursors ----
