@@ -11,7 +11,8 @@
  * window) sp:bl, sp:blg       hashes: tenant -> lowest id that waits in PostgreSQL; generation of that mark
  *   sp:execs, sp:x:<boot>  executors and their leases; sp:cx:<boot>  ids that boot must cancel
  *   sp:gov:*            the provider's governor; sp:lead the lead
- * Channels: sp:done (17 bytes a job: id, state), sp:ctl:<boot> (ids to cancel).
+ * Channels: sp:done (17 bytes a job: id, state), sp:ctl:<boot> (ids to cancel), sp:ask:<boot> and
+ * sp:out:<boot> (live output: queue_output.h).
  *
  * Every call takes a typed callback that fires once, from the loop, with err set when Redis could not answer;
  * NULL callbacks are fine where the outcome does not matter. Jobs a call: at most QUEUE_BATCH. */
