@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "intake.h"
+#include "mirror.h"
 
 enum { DESTROY_MS = 120000 };
 
@@ -141,6 +142,7 @@ void job_free(struct job *j)
     flow_deinit(&j->flow);
     if (j->free_aux != NULL)
         j->free_aux(j);
+    mirror_over(j);
     spool_deinit(&j->out);
     spool_deinit(&j->err);
     buf_deinit(&j->output_copy);

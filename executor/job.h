@@ -38,6 +38,7 @@ struct job {
     wall_t claimed_at, started_at; /* of the job; of its program */
     mono_t asked_at, began_at, sandbox_at, ended_at;
     struct spool out, err;
+    struct tail *tail; /* the mirror's; NULL: nobody watches */
 
     /* How it ended, filled on the way. */
     bool canceled; /* the caller wants it stopped */

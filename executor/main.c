@@ -11,6 +11,7 @@
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
+#include "mirror.h"
 #include "recorder.h"
 #include "store/schema_wait.h"
 #include "versions.h"
@@ -150,12 +151,13 @@ static int open_modules(struct app *app, struct err *err)
     x->jobs = jobs_new(x);
     x->versions = versions_new(x);
     x->recorder = recorder_new(x);
+    x->mirror = mirror_new(x, err);
     x->leases = lease_keeper_new(x, err);
     x->intake = intake_new(x, ENTRY_INVOCATION, queue_streams, (int)app->settings.max_jobs, err);
     x->build_intake = intake_new(x, ENTRY_BUILD, build_streams, (int)app->settings.max_builds, err);
     if (x->jobs == NULL || x->versions == NULL || x->recorder == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
-    return x->leases != NULL && x->intake != NULL && x->build_intake != NULL ? 0 : -1;
+    return x->mirror != NULL && x->leases != NULL && x->intake != NULL && x->build_intake != NULL ? 0 : -1;
 }
 
 static void on_waiting(void *arg, const char *why)
@@ -181,6 +183,7 @@ static void app_close(struct app *app)
     struct executor *x = &app->x;
     drain_free(&app->drain);
     jobs_free(&x->jobs);
+    mirror_free(&x->mirror);
     intake_free(&x->intake);
     intake_free(&x->build_intake);
     lease_keeper_free(&x->leases);

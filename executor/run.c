@@ -14,6 +14,7 @@
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
+#include "mirror.h"
 #include "recorder.h"
 #include "store/nonce.h"
 #include "store/records.h"
@@ -440,17 +441,22 @@ static void on_start(void *arg, int64_t pid)
     j->started_at = wall_now();
     job_enter(j, JOB_RUNNING);
     lease_started(j->x->leases, j->lease.id);
+    mirror_moved(j);
     flow_goto(&j->flow, STEP_RUN);
 }
 
 static void on_stdout(void *arg, struct str piece)
 {
-    spool_put(&((struct job *)arg)->out, piece);
+    struct job *j = arg;
+    spool_put(&j->out, piece);
+    mirror_moved(j);
 }
 
 static void on_stderr(void *arg, struct str piece)
 {
-    spool_put(&((struct job *)arg)->err, piece);
+    struct job *j = arg;
+    spool_put(&j->err, piece);
+    mirror_moved(j);
 }
 
 static void end_exit(struct job *j, const struct sandbox_exit *e)
