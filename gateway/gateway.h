@@ -37,6 +37,7 @@ struct gateway {
     struct handoff *handoff; /* committed jobs on their way to Redis */
     struct settler *settler; /* cancels of jobs that nobody runs */
     struct waiters *waiters;
+    struct streams *streams; /* live streams */
     struct health *health;
     struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;

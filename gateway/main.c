@@ -11,6 +11,7 @@
 #include "config/daemon.h"
 #include "crypto/crypto.h"
 #include "docs.h"
+#include "events.h"
 #include "gateway.h"
 #include "handoff.h"
 #include "invocations.h"
@@ -53,8 +54,10 @@ static void redis_state(void *arg, bool connected)
         log_info("connected to Redis");
     else
         log_warn("Redis is not available: jobs are accepted and wait");
-    if (connected)
-        handoff_redis_up(app->g.handoff);
+    if (!connected)
+        return;
+    handoff_redis_up(app->g.handoff);
+    streams_redis_up(app->g.streams);
 }
 
 static void sub_state(void *arg, bool connected)
@@ -181,7 +184,8 @@ static int open_modules(struct app *app, struct err *err)
         g->handoff == NULL || g->waiters == NULL || g->pool == NULL || g->submitter == NULL ||
         g->settler == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
-    return 0;
+    g->streams = streams_new(g, err);
+    return g->streams != NULL ? 0 : -1;
 }
 
 static int open_server(struct app *app, struct err *err)
@@ -301,6 +305,7 @@ static void app_close(struct app *app)
     redis_sub_close(&app->sub);
     submitter_free(&g->submitter);
     settler_free(&g->settler);
+    streams_free(&g->streams);
     waiters_free(&g->waiters);
     work_pool_free(&g->pool);
     redis_close(&g->redis);

@@ -17,6 +17,8 @@ enum gateway_metric {
     M_WAITERS,
     M_WAIT_TOLD,
     M_WAIT_REREAD,
+    M_STREAMS,
+    M_STREAM_GAPS,
     M_CONNECTIONS,
     M_EVICTED,
     M_BODY_BYTES,

@@ -10,6 +10,7 @@
 #include "call.h"
 #include "contract.h"
 #include "docs.h"
+#include "events.h"
 #include "health.h"
 #include "invocations.h"
 #include "ratelimit.h"
@@ -19,6 +20,7 @@ static const struct operation_handler handlers[] = {
     {"listInvocations", invocations_list},
     {"getInvocation", invocation_get},
     {"cancelInvocation", invocation_cancel},
+    {"getInvocationEvents", events_get},
     {"getInvocationOutput", invocation_output},
     {"getInvocationLogs", invocation_logs},
     {"submitBatch", batch_upload},

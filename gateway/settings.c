@@ -24,6 +24,8 @@ static const struct config_row rows[] = {
         "directory for unlinked temporary files (uploads)"),
     ROW("SANDPIPER_GATEWAY_MAX_CONNECTIONS", CONFIG_INT, max_connections, "12000", false, 1, 1000000,
         "client connections; beyond it the longest quiet one is closed, or 503"),
+    ROW("SANDPIPER_GATEWAY_MAX_STREAMS", CONFIG_INT, max_streams, "6000", false, 0, 1000000,
+        "live streams (server-sent events) at once; beyond it 503"),
     ROW("SANDPIPER_GATEWAY_MAX_BODY_BYTES", CONFIG_BYTES, max_body_bytes, "256m", false, 8388608,
         1099511627776, "what the bodies of all requests may hold together; beyond it 503"),
     ROW("SANDPIPER_GATEWAY_BATCH_SPOOL_BYTES", CONFIG_BYTES, batch_spool_bytes, "2g", false, 1048576,

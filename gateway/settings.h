@@ -11,6 +11,7 @@ struct settings {
     char *log_level;
     char *spool_dir;
     int64_t max_connections;
+    int64_t max_streams;
     int64_t max_body_bytes;
     int64_t batch_spool_bytes;
     int64_t tenant_window;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "events.h"
 #include "handoff.h"
 #include "idempotency_key.h"
 #include "invocations.h"
@@ -24,6 +25,7 @@ struct submit {
     struct handoff_ticket *ticket;
     struct submission_agent agent;
     int64_t wait_ms;
+    bool stream; /* events are asked for */
     mono_t began;
     struct http_body *body; /* the document's text */
 };
@@ -98,6 +100,8 @@ static void accepted(struct submit *s)
 {
     struct call *c = s->c;
     struct uuid id = s->sub.row.key;
+    if (s->stream && events_after_commit(c, id, s->sub.replayed))
+        return;
     if (s->wait_ms > 0) {
         /* A replayed job may have ended long ago: look before waiting. */
         if (s->sub.replayed)
@@ -232,8 +236,12 @@ void invocation_submit(struct call *c)
     c->data = s;
     c->free_data = submit_free;
     struct err err = ERR_INIT;
+    struct str accept;
     s->wait_ms = show_wait(c, &err);
-    if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0)
+    s->stream = http_header(c->req, "Accept", &accept) && event_accepted(accept);
+    if (s->stream && !events_room(c->g))
+        call_fail_code(c, ERR_OVERLOADED, "this gateway has as many live streams as it may have");
+    else if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0)
         call_fail(c, &err);
     else
         http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);

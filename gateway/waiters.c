@@ -263,6 +263,11 @@ void waiters_drain(struct waiters *w)
     }
 }
 
+bool waiters_draining(const struct waiters *w)
+{
+    return w->draining;
+}
+
 void waiters_reread(struct waiters *w)
 {
     if (w->ids == NULL)

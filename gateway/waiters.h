@@ -24,6 +24,7 @@ void waiter_remove(struct waiter **waiter);
 
 /* This gateway stops: everybody's time is up within a second, and nobody new waits. */
 void waiters_drain(struct waiters *w);
+bool waiters_draining(const struct waiters *w);
 
 /* A message of sp:done; and: the subscription is (back) up. */
 void waiters_done(struct waiters *w, struct str message);
