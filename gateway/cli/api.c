@@ -186,7 +186,10 @@ static int start(struct exchange *x, const struct api_request *q, struct http_tr
                                    .body_borrowed = true,
                                    .once = q->retry == API_ONCE && q->body.n > 0,
                                    .max_body = BODY_MAX,
-                                   .timeout_ms = q->timeout_ms > 0 ? q->timeout_ms : DEFAULT_TIMEOUT_MS,
+                                   .timeout_ms = q->idle_ms > 0      ? 0
+                                                 : q->timeout_ms > 0 ? q->timeout_ms
+                                                                     : DEFAULT_TIMEOUT_MS,
+                                   .idle_timeout_ms = q->idle_ms,
                                    .on_data = q->on_data != NULL ? on_piece : NULL,
                                    .done = on_done,
                                    .arg = x};

@@ -92,16 +92,27 @@ static int unknown_option(const struct parser *p, const char *command, const cha
     return cli_error("unknown option %s; see sandpiper %s --help", given, command);
 }
 
+/* -f stands for --follow where there is one. */
+static int take_follow(struct parser *p, const char *command)
+{
+    for (int i = 0; i < p->count; i++)
+        if (strcmp(p->rows[i].name, "follow") == 0)
+            return take(&p->rows[i], NULL);
+    return unknown_option(p, command, "-f");
+}
+
 /* 0, or the exit status. */
 static int parse_options(struct parser *p, int argc, char **argv)
 {
     int code;
     optind = 0; /* GNU: start afresh */
     opterr = 0;
-    while ((code = getopt_long(argc, argv, ":h", p->longs, NULL)) != -1) {
+    while ((code = getopt_long(argc, argv, ":hf", p->longs, NULL)) != -1) {
         int status = 0;
         if (code == 'h')
             p->help = true;
+        else if (code == 'f')
+            status = take_follow(p, argv[0]);
         else if (code == ':')
             status = cli_error("%s needs an argument", argv[optind - 1]);
         else if (code == '?')

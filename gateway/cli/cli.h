@@ -111,6 +111,7 @@ struct api_request {
     const char *headers[4]; /* "Name: value" */
     struct str body;
     int64_t timeout_ms; /* 0: 30 s */
+    int64_t idle_ms;    /* instead, for streams: silent for so long */
     enum api_retry retry;
     bool (*on_data)(void *arg, struct str piece); /* takes a 2xx body piece by piece */
     void *arg;

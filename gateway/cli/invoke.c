@@ -1,7 +1,7 @@
 /* invoke: submit, wait, print.
  *
  *   read the prompt -> POST /v1/invocations (Prefer: wait) -> GET ?wait= until it has ended -> output, or
- * what failed
+ * what failed; with --stream its events instead, printed as they come (follow.c)
  *
  * Every submission carries an Idempotency-Key, so it may be sent again when its answer is lost. Ctrl-C
  * cancels the job; a second one leaves at once. */
@@ -12,6 +12,7 @@
 
 #include "base/id.h"
 #include "cli.h"
+#include "follow.h"
 #include "json/writer.h"
 
 enum {
@@ -28,7 +29,7 @@ struct invoke {
     const char *agent, *prompt, *key, *priority;
     int64_t timeout_s;
     struct cli_list metadata;
-    bool no_wait;
+    bool no_wait, stream;
     struct buf text; /* the prompt, when it was read */
     char key_text[80], id[ID_TEXT_BYTES];
     struct reply record;
@@ -216,6 +217,13 @@ static bool to_stdout(void *arg, struct str piece)
     return fwrite(piece.p, 1, piece.n, stdout) == piece.n;
 }
 
+static void end_output(const struct invoke *in)
+{
+    if (in->last_output != '\0' && in->last_output != '\n' && isatty(STDOUT_FILENO) != 0)
+        fputc('\n', stdout);
+    fflush(stdout);
+}
+
 static int print_output(struct invoke *in)
 {
     const struct json_value *record = json_root(in->record.doc);
@@ -233,9 +241,7 @@ static int print_output(struct invoke *in)
         status = r.kind == REPLY_OK ? 0 : api_complain(in->cli, &r);
         reply_deinit(&r);
     }
-    if (in->last_output != '\0' && in->last_output != '\n' && isatty(STDOUT_FILENO) != 0)
-        fputc('\n', stdout);
-    fflush(stdout);
+    end_output(in);
     return status;
 }
 
@@ -261,7 +267,8 @@ static void print_failure(struct invoke *in)
     struct str status = reply_str(record, "status"), signal = reply_str(record, "signal");
     struct str message = reply_str(error, "message"), code = reply_str(error, "code");
     int64_t exit_code = reply_int(&in->record, record, "exit_code");
-    print_log_tail(in);
+    if (!in->stream)
+        print_log_tail(in);
     fprintf(stderr, "sandpiper: %s %.*s", in->id, STR_ARG(status));
     if (exit_code >= 0)
         fprintf(stderr, ", exit code %lld", (long long)exit_code);
@@ -277,13 +284,38 @@ static int print_result(struct invoke *in)
     bool succeeded = str_eq_c(reply_str(json_root(in->record.doc), "status"), "succeeded");
     int status = 0;
     cli_spin(in->cli, NULL);
-    if (in->cli->json)
+    if (in->stream)
+        end_output(in);
+    else if (in->cli->json)
         reply_print(&in->record);
     else
         status = print_output(in);
     if (!succeeded && !in->cli->json)
         print_failure(in);
     return status != 0 ? status : succeeded ? STATUS_OK : STATUS_ENDED;
+}
+
+/* Prints it as it comes; the record is kept. */
+static int stream(struct invoke *in)
+{
+    char key[400];
+    struct buf body;
+    struct follow f = {.out = stdout, .err = stderr};
+    buf_init(&body, BODY_MAX);
+    int status = write_body(in, &body);
+    snprintf(key, sizeof key, "Idempotency-Key: %s", in->key != NULL ? in->key : in->key_text);
+    const struct api_request q = {
+        .method = "POST",
+        .path = "/v1/invocations",
+        .headers = {"Content-Type: application/json", key, "Accept: text/event-stream"},
+        .body = buf_view(&body)};
+    if (status == 0)
+        status = follow_run(in->cli, &f, &q);
+    buf_deinit(&body);
+    in->record = f.result;
+    in->last_output = f.last_output;
+    str_copy(str_of(f.id), in->id, sizeof in->id);
+    return status;
 }
 
 static int print_accepted(struct invoke *in)
@@ -301,13 +333,17 @@ static int invoke(struct invoke *in)
     if (status != 0)
         return status;
     cli_catch_interrupt(in->cli);
-    cli_spin(in->cli, in->no_wait ? NULL : "running");
-    status = submit(in, in->no_wait ? 0 : WAIT_S);
-    if (status == 0 && in->no_wait)
-        return print_accepted(in);
-    if (status == 0)
-        status = wait_for_end(in);
-    cli_spin(in->cli, NULL);
+    if (in->stream) {
+        status = stream(in);
+    } else {
+        cli_spin(in->cli, in->no_wait ? NULL : "running");
+        status = submit(in, in->no_wait ? 0 : WAIT_S);
+        if (status == 0 && in->no_wait)
+            return print_accepted(in);
+        if (status == 0)
+            status = wait_for_end(in);
+        cli_spin(in->cli, NULL);
+    }
     if (status == STATUS_INTERRUPTED)
         return cancel(in);
     return status == 0 ? print_result(in) : status;
@@ -318,6 +354,7 @@ int command_invoke(struct cli *cli, int argc, char **argv)
     struct invoke in = {.cli = cli, .timeout_s = -1};
     const struct cli_option options[] = {
         {"timeout", CLI_NUMBER, &in.timeout_s, "S", "the program's time limit in seconds (default 120)"},
+        {"stream", CLI_FLAG, &in.stream, NULL, "print its output and log as they come"},
         {"no-wait", CLI_FLAG, &in.no_wait, NULL, "print the invocation's id and leave"},
         {"idempotency-key", CLI_TEXT, &in.key, "K", "submit at most once under this key"},
         {"priority", CLI_TEXT, &in.priority, "P", "high, normal or low"},
@@ -334,6 +371,8 @@ int command_invoke(struct cli *cli, int argc, char **argv)
         return status;
     if (in.timeout_s == 0)
         return cli_error("--timeout needs a number of seconds from 1 up");
+    if (in.stream && in.no_wait)
+        return cli_error("--stream waits for the end; leave out --no-wait");
     if (in.key != NULL && (in.key[0] == '\0' || strlen(in.key) > 255))
         return cli_error("an idempotency key has 1 to 255 characters");
     in.agent = argv[first];

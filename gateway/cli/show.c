@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "follow.h"
 
 enum { PATH_BYTES = 256, OUTPUT_MS = 600000 };
 
@@ -109,16 +110,32 @@ static bool to_stdout(void *arg, struct str piece)
     return fwrite(piece.p, 1, piece.n, stdout) == piece.n;
 }
 
+/* As it comes, until the invocation has ended. */
+static int follow_logs(struct cli *cli, const char *id)
+{
+    struct follow f = {.err = stdout};
+    str_copy(str_of(id), f.id, sizeof f.id);
+    int status = follow_run(cli, &f, NULL);
+    reply_deinit(&f.result);
+    return status;
+}
+
 int command_logs(struct cli *cli, int argc, char **argv)
 {
-    static const struct cli_usage usage = {"logs ID", "Prints what an invocation wrote to stderr.", NULL, 1,
-                                           1};
+    bool follow = false;
+    const struct cli_option options[] = {
+        {"follow", CLI_FLAG, &follow, NULL, "(-f) go on as it writes, until it has ended"},
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
+    const struct cli_usage usage = {"logs ID", "Prints what an invocation wrote to stderr.", options, 1, 1};
     char path[PATH_BYTES];
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;
     if (!path_with(path, "/v1/invocations/", argv[first], "/logs"))
         return STATUS_USAGE;
+    if (follow)
+        return follow_logs(cli, argv[first]);
     const struct api_request q = {
         .method = "GET", .path = path, .timeout_ms = OUTPUT_MS, .on_data = to_stdout};
     struct reply r;
