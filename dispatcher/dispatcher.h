@@ -36,6 +36,7 @@ struct dispatcher {
     struct reaper *reaper;
     struct boots *boots;
     struct audit *audit;
+    struct schedules *schedules;
     struct housekeeping *housekeeping;
     struct verdicts *verdicts;
 };

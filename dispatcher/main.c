@@ -17,6 +17,7 @@
 #include "reaper.h"
 #include "reclaim.h"
 #include "retries.h"
+#include "schedules.h"
 #include "store/schema_wait.h"
 #include "verdicts.h"
 #include "watch.h"
@@ -113,10 +114,11 @@ static int open_duties(struct app *app, struct err *err)
     d->reclaim = reclaim_new(d);
     d->reaper = reaper_new(d);
     d->boots = boots_new(d);
+    d->schedules = schedules_new(d);
     d->housekeeping = housekeeping_new(d);
     if (d->lead == NULL || d->verdicts == NULL || d->feeder == NULL || d->audit == NULL || d->watch == NULL ||
         d->retries == NULL || d->deadlines == NULL || d->reclaim == NULL || d->reaper == NULL ||
-        d->boots == NULL || d->housekeeping == NULL || d->batches == NULL)
+        d->boots == NULL || d->housekeeping == NULL || d->batches == NULL || d->schedules == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     return 0;
 }
@@ -162,6 +164,7 @@ static void app_close(struct app *app)
 {
     struct dispatcher *d = &app->d;
     housekeeping_free(&d->housekeeping);
+    schedules_free(&d->schedules);
     boots_free(&d->boots);
     reaper_free(&d->reaper);
     reclaim_free(&d->reclaim);

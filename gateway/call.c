@@ -147,6 +147,21 @@ void call_fail_query(struct call *c, const struct err *err)
     call_fail(c, &known);
 }
 
+int call_json_type(const struct call *c, struct err *err)
+{
+    struct str type;
+    if (!http_header(c->req, "Content-Type", &type))
+        return 0; /* what curl -d and many clients leave out or get wrong is only checked when it is another
+                     format */
+    struct str rest = type, media;
+    str_split(&rest, ';', &media);
+    media = str_trim(media);
+    if (str_eq_nocase(media, STR("application/json")) ||
+        str_eq_nocase(media, STR("application/x-www-form-urlencoded")))
+        return 0;
+    return err_set(err, ERR_MEDIA_TYPE, "the body must be application/json");
+}
+
 void call_client_gone(struct call *c)
 {
     c->req = NULL;

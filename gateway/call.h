@@ -45,6 +45,10 @@ void call_fail_code(struct call *c, enum err_code code, const char *detail);
 /* For answers that the handler streamed itself: counts it and ends the call. */
 void call_streamed(struct call *c, int status);
 
+/* -1 and ERR_MEDIA_TYPE when the body is said to be something other than JSON. Nothing said, or what curl -d
+ * says by itself, is taken for JSON. */
+int call_json_type(const struct call *c, struct err *err);
+
 /* on_gone of the server. */
 void call_client_gone(struct call *c);
 

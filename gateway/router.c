@@ -14,6 +14,7 @@
 #include "health.h"
 #include "invocations.h"
 #include "ratelimit.h"
+#include "schedules.h"
 
 static const struct operation_handler handlers[] = {
     {"submitInvocation", invocation_submit},
@@ -31,6 +32,12 @@ static const struct operation_handler handlers[] = {
     {"deployAgent", agent_deploy_call},
     {"listAgents", agents_list},
     {"getAgent", agent_show},
+    {"createSchedule", schedule_create},
+    {"listSchedules", schedules_list},
+    {"getSchedule", schedule_show},
+    {"deleteSchedule", schedule_remove},
+    {"pauseSchedule", schedule_pause},
+    {"resumeSchedule", schedule_resume},
     {"getHealth", health_live},
     {"getReadiness", health_ready},
     {"getMetrics", health_metrics},

@@ -59,21 +59,6 @@ static void fingerprint(struct submit *s, struct str body)
     crypto_sha256_final(&h, s->sub.fingerprint);
 }
 
-static int check_type(struct call *c, struct err *err)
-{
-    struct str type;
-    if (!http_header(c->req, "Content-Type", &type))
-        return 0; /* what curl -d and many clients leave out or get wrong is only checked when it is another
-                     format */
-    struct str rest = type, media;
-    str_split(&rest, ';', &media);
-    media = str_trim(media);
-    if (str_eq_nocase(media, STR("application/json")) ||
-        str_eq_nocase(media, STR("application/x-www-form-urlencoded")))
-        return 0;
-    return err_set(err, ERR_MEDIA_TYPE, "the body must be application/json");
-}
-
 /* ---- the steps ---- */
 
 static struct entry entry_of(const struct submission *sub)
@@ -241,7 +226,7 @@ void invocation_submit(struct call *c)
     s->stream = http_header(c->req, "Accept", &accept) && event_accepted(accept);
     if (s->stream && !events_room(c->g))
         call_fail_code(c, ERR_OVERLOADED, "this gateway has as many live streams as it may have");
-    else if (s->wait_ms < 0 || read_key(s, &err) != 0 || check_type(c, &err) != 0)
+    else if (s->wait_ms < 0 || read_key(s, &err) != 0 || call_json_type(c, &err) != 0)
         call_fail(c, &err);
     else
         http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);

@@ -8,13 +8,11 @@
 #include "base/buf.h"
 #include "store/call.h"
 
-extern const char migration_0001[], migration_0002[], migration_0003[], migration_0004[];
+extern const char migration_0001[], migration_0002[], migration_0003[], migration_0004[], migration_0005[];
 
 const struct migration migrations[] = {
-    {1, "init", migration_0001},
-    {2, "cursor_key", migration_0002},
-    {3, "queue_limits", migration_0003},
-    {4, "batches", migration_0004},
+    {1, "init", migration_0001},    {2, "cursor_key", migration_0002}, {3, "queue_limits", migration_0003},
+    {4, "batches", migration_0004}, {5, "schedules", migration_0005},
 };
 const int migration_count = sizeof migrations / sizeof *migrations;
 

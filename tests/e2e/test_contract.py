@@ -295,6 +295,22 @@ class Maker:
         until("it runs", lambda: self.client.call("GET", f"/v1/batches/{b['id']}").json["counts"]["running"])
         return self.call(operation, id=b["id"])
 
+    def schedule(self, name):
+        return {"name": name, "cron": "0 8 * * *", "agent": AGENT, "prompt": "x"}
+
+    def createSchedule_201(self, operation):
+        return self.call(operation, self.schedule("made"))
+
+    def createSchedule_409(self, operation):
+        self.call(operation, self.schedule("twice"))
+        return self.call(operation, self.schedule("twice"))
+
+    def of_schedule(self, operation):
+        self.client.call("POST", "/v1/schedules", self.schedule("there"))
+        return self.call(operation, name="there")
+
+    getSchedule_200 = deleteSchedule_204 = pauseSchedule_200 = resumeSchedule_200 = of_schedule
+
     def getInvocation_304(self, operation):
         etag = self.call(operation)[1]["ETag"]
         return self.call(operation, headers={"If-None-Match": f'"other", W/{etag}'})
