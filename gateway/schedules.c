@@ -160,11 +160,22 @@ static int read_own(struct create *r, struct err *err)
     return cron_parse(r->row.cron, &r->cron, err);
 }
 
+/* What a submission may have and a schedule may not. */
+static int check_fields(const struct json_value *root, struct err *err)
+{
+    static const char *const others[] = {"webhook", "not_before", "env", "files"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (json_get(root, others[i]) != NULL)
+            return err_set(err, ERR_UNSUPPORTED, "a schedule cannot have \"%s\"", others[i]);
+    return 0;
+}
+
 static int read_row(struct create *r, struct err *err)
 {
     struct submission sub = {0};
-    struct submission_agent agent;
-    if (submission_read(r->doc, own_fields, &sub, &agent, err) != 0 || read_own(r, err) != 0)
+    struct submission_agent agent = {0};
+    if (check_fields(json_root(r->doc), err) != 0 ||
+        submission_read(r->doc, own_fields, &sub, &agent, err) != 0 || read_own(r, err) != 0)
         return -1;
     if (sub.prompt.n > INV_INLINE_BYTES)
         return err_set(err, ERR_PROMPT_TOO_LARGE, "a schedule's prompt may have %d bytes", INV_INLINE_BYTES);

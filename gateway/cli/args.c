@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "json/writer.h"
 
 enum { OPTIONS_MAX = 24, FIRST_CODE = 256 };
 
@@ -148,4 +149,20 @@ bool cli_parse(struct cli *cli, const struct cli_usage *u, int argc, char **argv
     *status = cli_error("%s\nUsage: sandpiper %s",
                         given < u->min_args ? "too few arguments" : "too many arguments", u->usage);
     return false;
+}
+
+int cli_metadata(struct json_writer *w, const struct cli_list *pairs)
+{
+    jw_key(w, "metadata");
+    jw_object(w);
+    for (int i = 0; i < pairs->count; i++) {
+        struct str value = str_of(pairs->items[i]), key;
+        str_split(&value, '=', &key);
+        if (key.n == 0 || value.p == NULL)
+            return cli_error("--metadata needs key=value, not \"%s\"", pairs->items[i]);
+        jw_key_str(w, key);
+        jw_str(w, value);
+    }
+    jw_object_end(w);
+    return 0;
 }

@@ -17,6 +17,7 @@
 enum { STATUS_OK = 0, STATUS_ENDED = 1, STATUS_USAGE = 2, STATUS_API = 3, STATUS_INTERRUPTED = 130 };
 
 struct http_client;
+struct json_writer;
 
 struct cli {
     struct loop *loop;
@@ -43,6 +44,7 @@ int command_get(struct cli *cli, int argc, char **argv);
 int command_cancel(struct cli *cli, int argc, char **argv);
 int command_logs(struct cli *cli, int argc, char **argv);
 int command_ls(struct cli *cli, int argc, char **argv); /* list.c */
+int command_schedules(struct cli *cli, int argc, char **argv);
 int command_agents(struct cli *cli, int argc, char **argv);
 
 /* ---- arguments ---- */
@@ -78,6 +80,9 @@ struct cli_usage {
 /* The positional arguments are then argv[*first] on. False: leave with *status. */
 bool cli_parse(struct cli *cli, const struct cli_usage *usage, int argc, char **argv, int *first,
                int *status);
+
+/* KEY=VALUE pairs as the member "metadata"; 0, or told and the exit status. */
+int cli_metadata(struct json_writer *w, const struct cli_list *pairs);
 
 /* "sandpiper: text" to stderr. Returns STATUS_USAGE. */
 int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

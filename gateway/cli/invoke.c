@@ -75,22 +75,6 @@ static int take_prompt(struct invoke *in)
     return 0;
 }
 
-static int write_metadata(struct json_writer *w, const struct cli_list *pairs)
-{
-    jw_key(w, "metadata");
-    jw_object(w);
-    for (int i = 0; i < pairs->count; i++) {
-        struct str value = str_of(pairs->items[i]), key;
-        str_split(&value, '=', &key);
-        if (key.n == 0 || value.p == NULL)
-            return cli_error("--metadata needs key=value, not \"%s\"", pairs->items[i]);
-        jw_key_str(w, key);
-        jw_str(w, value);
-    }
-    jw_object_end(w);
-    return 0;
-}
-
 static int write_body(struct invoke *in, struct buf *body)
 {
     struct json_writer w = json_writer(body);
@@ -101,7 +85,7 @@ static int write_body(struct invoke *in, struct buf *body)
         jw_kint(&w, "timeout_s", in->timeout_s);
     if (in->priority != NULL)
         jw_kcstr(&w, "priority", in->priority);
-    if (in->metadata.count > 0 && write_metadata(&w, &in->metadata) != 0)
+    if (in->metadata.count > 0 && cli_metadata(&w, &in->metadata) != 0)
         return STATUS_USAGE;
     jw_object_end(&w);
     return body->failed ? cli_error("the submission is too large") : 0;

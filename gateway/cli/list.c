@@ -1,130 +1,18 @@
-/* ls, agents: lists, walked page by page. As a table, or with --json one record a line. */
+/* ls, agents: lists (walk.h). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "walk.h"
 
 enum {
-    PATH_MAX_BYTES = 12000, /* the gateway takes 16 KiB of request line and headers */
     INVOCATIONS_PAGE = 200,
     AGENTS_PAGE = 200,
     SHOWN_DEFAULT = 50,
     NAME_WIDTH = 12,
     SHORT_TEXT_BYTES = 24,
 };
-
-/* A walk over a list. take shows the records of a page; it is called for pages without any, too. */
-struct walk {
-    struct cli *cli;
-    const char *member; /* of the answer: the array of records */
-    struct buf path;    /* up to where cursor and limit are added to the query */
-    int page;           /* records a page */
-    int64_t left;       /* still to show; -1: all */
-    int64_t shown;
-    const char *hint; /* told with a query that was refused; may be NULL */
-    bool more;        /* there were more than were asked for */
-    void (*take)(struct walk *w, const struct reply *r, const struct json_value *records);
-};
-
-/* ---- pages ---- */
-
-static void put_escaped(struct buf *out, struct str s)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~@:";
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] != '\0' && strchr(plain, s.p[i]) != NULL)
-            buf_byte(out, s.p[i]);
-        else
-            buf_printf(out, "%%%02X", (unsigned char)s.p[i]);
-}
-
-static void put_parameter(struct buf *path, const char *name, struct str value)
-{
-    buf_printf(path, "%s=", name);
-    put_escaped(path, value);
-    buf_byte(path, '&');
-}
-
-/* The array's elements as they came, one a line. White space between tokens goes: a record's metadata is kept
- * as it was sent, line ends included. */
-static void print_lines(struct str array)
-{
-    int depth = 0;
-    bool quoted = false;
-    for (size_t i = 0; i < array.n; i++) {
-        char c = array.p[i];
-        if (!quoted && (c == ' ' || c == '\n' || c == '\r' || c == '\t'))
-            continue;
-        if (c == '"')
-            quoted = !quoted;
-        if (!quoted && (c == ']' || c == '}'))
-            depth--;
-        if (depth > 0 && (depth > 1 || c != ','))
-            fputc(c, stdout);
-        if (quoted && c == '\\' && i + 1 < array.n)
-            fputc(array.p[++i], stdout);
-        if (!quoted && depth == 1 && c == '}')
-            fputc('\n', stdout);
-        if (!quoted && (c == '[' || c == '{'))
-            depth++;
-    }
-}
-
-/* One page. *cursor is the next one's, empty at the end. */
-static int take_page(struct walk *w, struct buf *cursor)
-{
-    struct buf path;
-    struct reply r;
-    int64_t limit = w->left < 0 || w->left > w->page ? w->page : w->left;
-    buf_init(&path, PATH_MAX_BYTES);
-    buf_str(&path, buf_view(&w->path));
-    if (cursor->len > 0)
-        put_parameter(&path, "cursor", buf_view(cursor));
-    buf_printf(&path, "limit=%lld", (long long)limit);
-    if (path.failed || buf_cstr(&path) == NULL) {
-        buf_deinit(&path);
-        return cli_error("the filters are too long");
-    }
-    const struct api_request q = {.method = "GET", .path = buf_cstr(&path), .retry = API_RETRY_BUSY};
-    api_call(w->cli, &q, &r);
-    buf_deinit(&path);
-    cli_spin(w->cli, NULL);
-    const struct json_value *records = json_get(json_root(r.doc), w->member);
-    int status = reply_check(w->cli, &r, w->member);
-    if (w->hint != NULL && r.kind == REPLY_PROBLEM && r.status == 400)
-        fprintf(stderr, "%s\n", w->hint);
-    buf_clear(cursor);
-    if (status == STATUS_OK) {
-        buf_str(cursor, reply_str(json_root(r.doc), "next_cursor"));
-        if (w->cli->json)
-            print_lines(json_member_source(r.doc, w->member));
-        else
-            w->take(w, &r, records);
-        w->shown += (int64_t)json_count(records);
-        if (w->left >= 0)
-            w->left -= (int64_t)json_count(records);
-    }
-    reply_deinit(&r);
-    return status;
-}
-
-static int walk_pages(struct walk *w)
-{
-    struct buf cursor;
-    int status;
-    buf_init(&cursor, PATH_MAX_BYTES);
-    cli_catch_interrupt(w->cli);
-    do {
-        if (w->shown == 0)
-            cli_spin(w->cli, "looking");
-        status = take_page(w, &cursor);
-    } while (status == STATUS_OK && cursor.len > 0 && w->left != 0 && ferror(stdout) == 0);
-    w->more = status == STATUS_OK && cursor.len > 0;
-    buf_deinit(&cursor);
-    return status;
-}
 
 /* ---- ls ---- */
 
@@ -222,21 +110,21 @@ static bool put_time(struct buf *path, const char *name, const char *text)
         if (s.p[s.n - 1] == units[i].unit && str_to_u64(str_make(s.p, s.n - 1), &n) && n < 100000) {
             t.us = wall_now().us - (int64_t)n * units[i].ms * 1000;
             wall_format(t, formatted);
-            put_parameter(path, name, str_of(formatted));
+            walk_parameter(path, name, str_of(formatted));
             return true;
         }
     if (!wall_parse(s, &t))
         return false;
-    put_parameter(path, name, s);
+    walk_parameter(path, name, s);
     return true;
 }
 
 static int put_filters(const struct ls *ls, struct buf *path)
 {
     if (ls->status != NULL)
-        put_parameter(path, "status", str_of(ls->status));
+        walk_parameter(path, "status", str_of(ls->status));
     if (ls->agent != NULL)
-        put_parameter(path, "agent", str_of(ls->agent));
+        walk_parameter(path, "agent", str_of(ls->agent));
     if (ls->since != NULL && !put_time(path, "created_after", ls->since))
         return cli_error(
             "--since needs a span as in 90s, 15m, 1h, 2d, or a time as in 2026-11-21T07:30:00Z, not "
@@ -253,8 +141,8 @@ static int put_filters(const struct ls *ls, struct buf *path)
         if (key.n == 0 || value.p == NULL)
             return cli_error("--metadata needs key=value, not \"%s\"", ls->metadata.items[i]);
         buf_cstr_append(path, "metadata.");
-        put_escaped(path, key);
-        put_parameter(path, "", value);
+        walk_escaped(path, key);
+        walk_parameter(path, "", value);
     }
     return path->failed ? cli_error("the filters are too long") : 0;
 }
@@ -286,8 +174,7 @@ static int list_invocations(struct cli *cli, const struct ls *ls)
                      .take = print_invocations};
     if (ls->since != NULL || ls->until != NULL || ls->metadata.count > 0)
         w.hint = "--since is created_after, --until is created_before.";
-    buf_init(&w.path, PATH_MAX_BYTES);
-    buf_cstr_append(&w.path, "/v1/invocations?");
+    walk_begin(&w, "/v1/invocations?");
     int status = put_filters(ls, &w.path);
     if (status == STATUS_OK)
         status = walk_pages(&w);
@@ -356,8 +243,7 @@ int command_agents(struct cli *cli, int argc, char **argv)
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;
-    buf_init(&w.path, PATH_MAX_BYTES);
-    buf_cstr_append(&w.path, "/v1/agents?");
+    walk_begin(&w, "/v1/agents?");
     status = walk_pages(&w);
     if (status == STATUS_OK && w.shown == 0 && !cli->json)
         cli_error("there are no agents yet; 'sandpiper deploy DIR' makes one");

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     {"get", command_get, "get ID: show an invocation"},
     {"logs", command_logs, "logs ID: print what an invocation wrote to stderr"},
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
+    {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
     {"keys", command_keys, "keys create: make an API key (needs the database)"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };

@@ -54,10 +54,10 @@ int schedule_clock(struct pg *pg, struct str time_zone, int64_t deadline_ms, sch
 /* The row's own id coming back means that it is there, also when the statement is sent again. */
 static const char sql_put[] =
     "WITH i AS (INSERT INTO schedules (id, tenant, api_key, name, cron, time_zone, agent, version, priority, "
-    "timeout_ms, queue_timeout_ms, max_attempts, retry_on, prompt, metadata, next_at) "
-    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, "
-    "sandpiper_instant($16::text::timestamp, $6, $17) "
-    "WHERE (SELECT count(*) FROM schedules WHERE tenant = $2) < $18 "
+    "timeout_ms, queue_timeout_ms, max_attempts, retry_on, prompt, metadata, created_at, next_at) "
+    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, "
+    "sandpiper_instant($17::text::timestamp, $6, $18) "
+    "WHERE (SELECT count(*) FROM schedules WHERE tenant = $2) < $19 "
     "ON CONFLICT (tenant, name) DO NOTHING RETURNING id, next_at) "
     "SELECT id, next_at FROM i UNION ALL SELECT id, next_at FROM schedules WHERE tenant = $2 AND name = $4";
 
@@ -100,6 +100,7 @@ static void put_row(struct pg_params *p, const struct schedule *s)
         pg_put_text(p, s->metadata);
     else
         pg_put_null(p, PG_TEXT);
+    pg_put_time(p, s->created_at);
 }
 
 int schedule_put(struct pg *pg, const struct schedule *s, struct cron_minute next, bool every_hour,
