@@ -192,3 +192,17 @@ void secret_free(struct secret **s)
     sodium_free(*s); /* wipes */
     *s = NULL;
 }
+
+void *crypto_guarded_new(size_t n)
+{
+    size_t size = (n + 15) / 16 * 16; /* its end lies against the guard page: rounded up for alignment */
+    void *p = sodium_malloc(size);
+    if (p != NULL)
+        memset(p, 0, size);
+    return p;
+}
+
+void crypto_guarded_free(void *p)
+{
+    sodium_free(p);
+}

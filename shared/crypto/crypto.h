@@ -55,4 +55,9 @@ struct secret *secret_new(struct str s); /* copies; NULL without memory */
 struct str secret_reveal(const struct secret *s);
 void secret_free(struct secret **s); /* wipes */
 
+/* Zeroed memory for secrets that are many, or change: guarded, locked when the limit allows, in no core dump.
+ * NULL without memory. */
+void *crypto_guarded_new(size_t n);
+void crypto_guarded_free(void *p); /* wipes; NULL is fine */
+
 #endif

@@ -9,8 +9,6 @@
  * second sending (libcurl asks a callback before each). */
 #include "http/client.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -119,6 +117,11 @@ static size_t write_cb(char *data, size_t one, size_t n, void *arg)
         t->is_stream = t->call.on_data != NULL && status / 100 == 2;
         t->body.max = t->is_stream ? PIECE_MAX : t->call.max_body;
     }
+    if (t->call.cut && t->body.len + n > t->body.max) {
+        buf_append(&t->body, data, t->body.max - t->body.len);
+        t->was_cut = true;
+        return 0; /* ends the transfer, and with it the connection */
+    }
     if (!buf_append(&t->body, data, n)) {
         t->too_large = true;
         return 0;
@@ -171,44 +174,16 @@ static int before_request(void *arg, char *to, char *from, int to_port, int from
     return CURL_PREREQFUNC_OK;
 }
 
-/* An address that is not of the public internet: this machine, its networks, and the special ranges (RFC
- * 6890). */
-static bool v4_is_private(uint32_t a)
+/* The look at an address that counts: libcurl asks for each socket that it is about to connect. */
+static curl_socket_t open_guarded(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
-    static const struct {
-        uint32_t net;
-        int bits;
-    } ranges[] = {{0x00000000, 8},  {0x0a000000, 8},  {0x64400000, 10}, {0x7f000000, 8},  {0xa9fe0000, 16},
-                  {0xac100000, 12}, {0xc0000000, 24}, {0xc0000200, 24}, {0xc0a80000, 16}, {0xc6120000, 15},
-                  {0xc6336400, 24}, {0xcb007100, 24}, {0xe0000000, 3}};
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
-        if ((a >> (32 - ranges[i].bits)) == (ranges[i].net >> (32 - ranges[i].bits)))
-            return true;
-    return false;
-}
-
-static bool v6_is_private(const uint8_t a[16])
-{
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0};
-    if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0)
-        return v4_is_private((uint32_t)a[12] << 24 | (uint32_t)a[13] << 16 | (uint32_t)a[14] << 8 | a[15]);
-    if ((a[0] & 0xe0) != 0x20) /* outside 2000::/3, where public addresses are */
-        return true;
-    bool six_to_four = a[0] == 0x20 && a[1] == 0x02,
-         doc = a[0] == 0x20 && a[1] == 1 && a[2] == 0x0d && a[3] == 0xb8;
-    bool teredo = a[0] == 0x20 && a[1] == 1 && a[2] == 0 && a[3] == 0;
-    return six_to_four || doc || teredo;
-}
-
-static curl_socket_t open_public(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
-{
-    (void)arg, (void)purpose;
-    const struct sockaddr_in *a4 = (const struct sockaddr_in *)(const void *)&a->addr;
-    const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)(const void *)&a->addr;
-    bool fine = (a->family == AF_INET && !v4_is_private(ntohl(a4->sin_addr.s_addr))) ||
-                (a->family == AF_INET6 && !v6_is_private(a6->sin6_addr.s6_addr));
-    return fine ? socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol) : CURL_SOCKET_BAD;
+    (void)purpose;
+    struct http_transfer *t = arg;
+    if (!guard_address(t->call.guard, &a->addr)) {
+        t->refused = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
 /* ---- setting up ---- */
@@ -324,10 +299,14 @@ static bool set_options(struct http_transfer *t, const char *url)
         curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request);
         curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
     }
-    if (call->public_only) {
-        curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_public);
+    if (call->guard != NULL) {
+        curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_guarded);
+        curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, t);
         curl_easy_setopt(e, CURLOPT_PROXY, "");
+        curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     }
+    if (call->http1)
+        curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     set_method(t);
     return true;
 }
@@ -374,6 +353,8 @@ static enum err_code classify(struct http_transfer *t, CURLcode code)
     curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
     if (t->too_large)
         return ERR_LIMIT;
+    if (t->refused && sent == 0)
+        return ERR_FORBIDDEN;
     if (code == CURLE_OUT_OF_MEMORY)
         return ERR_NO_MEMORY;
     if (sent == 0)
@@ -383,12 +364,15 @@ static enum err_code classify(struct http_transfer *t, CURLcode code)
 
 void transfer_ended(struct http_transfer *t, CURLcode code)
 {
-    if (code == CURLE_OK) {
+    if (code == CURLE_OK || t->was_cut) {
         long status = 0;
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         t->status = (int)status;
     } else {
-        err_set(&t->err, classify(t, code), "%s", curl_easy_strerror(code));
+        enum err_code what = classify(t, code);
+        err_set(&t->err, what, "%s",
+                what == ERR_FORBIDDEN ? "the name leads to an address that is closed to webhooks"
+                                      : curl_easy_strerror(code));
     }
     shard_remove(t);
     t->state = TRANSFER_ENDED;

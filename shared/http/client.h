@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "http/guard.h"
 #include "loop/loop.h"
 
 struct http_client;
@@ -35,7 +36,8 @@ struct http_response {
 };
 
 /* err NULL: an HTTP answer came (any status). Otherwise ERR_TIMEOUT, ERR_IO (could not connect: nothing was
- * sent), ERR_PROTOCOL (sent, but broken off or not HTTP), ERR_LIMIT (answer too large), ERR_CANCELED. */
+ * sent), ERR_PROTOCOL (sent, but broken off or not HTTP), ERR_LIMIT (answer too large), ERR_FORBIDDEN (by the
+ * guard), ERR_CANCELED. */
 typedef void http_done_fn(void *arg, const struct http_response *response, const struct err *err);
 
 struct http_call {
@@ -49,9 +51,12 @@ struct http_call {
     size_t max_body; /* cap on the collected answer; default 1 MiB */
     int64_t timeout_ms;         /* whole call; 0: none (streams: give idle_timeout_ms) */
     int64_t connect_timeout_ms; /* default 5000 */
-    bool public_only;        /* refuse addresses that are not of the public internet (checked at connecting,
-                              * after DNS; ERR_IO) and ignore proxies: for URLs that callers name. Give such
-                              * calls a client of their own, since kept connections are not checked again */
+    /* For URLs that callers name: where a connection may go, asked for each address after DNS (ERR_FORBIDDEN
+     * when none may be reached). Proxies and netrc are ignored. Give such calls a client of their own, since
+     * kept connections are not checked again. Borrowed until done. */
+    const struct http_guard *guard;
+    bool http1; /* HTTP/1.1 only */
+    bool cut;   /* an answer longer than max_body is cut there, and the connection closed: no error */
     int64_t idle_timeout_ms; /* no byte received for so long: ERR_TIMEOUT; 0: none */
     /* Called for each piece of a 2xx body instead of collecting it (other statuses are collected). Return
      * false to abort the transfer (done then gets ERR_CANCELED). */

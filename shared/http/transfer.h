@@ -30,6 +30,8 @@ struct http_transfer {
     bool begun;      /* a `once` call was sent */
     bool is_stream;  /* a 2xx body goes to on_data */
     bool too_large;
+    bool was_cut;    /* the answer was longer than a `cut` call reads */
+    bool refused;    /* the guard refused an address */
     int64_t last_us; /* when a byte came last */
     int64_t retry_after_sec;
     char *next_token; /* owned */

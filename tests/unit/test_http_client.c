@@ -246,10 +246,12 @@ static void timeouts_and_no_connection_differ(void **state)
 static void private_addresses_can_be_refused(void **state)
 {
     (void)state;
-    assert_int_equal(call("/status/200", (struct http_call){.public_only = true}).code, ERR_IO);
-    assert_int_equal(call("http://[::ffff:127.0.0.1]/", (struct http_call){.public_only = true}).code,
-                     ERR_IO);
-    assert_int_equal(call("http://169.254.169.254/", (struct http_call){.public_only = true}).code, ERR_IO);
+    static const struct http_guard closed; /* allows nothing that is private */
+    assert_int_equal(call("/status/200", (struct http_call){.guard = &closed}).code, ERR_FORBIDDEN);
+    assert_int_equal(call("http://[::ffff:127.0.0.1]/", (struct http_call){.guard = &closed}).code,
+                     ERR_FORBIDDEN);
+    assert_int_equal(call("http://169.254.169.254/", (struct http_call){.guard = &closed}).code,
+                     ERR_FORBIDDEN);
     assert_int_equal(requests, 0);
 }
 
