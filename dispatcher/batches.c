@@ -14,6 +14,7 @@
 #include "lead.h"
 #include "store/batch_feed.h"
 #include "store/sweep.h"
+#include "webhooks.h"
 
 enum {
     BUSY_MS = 20,
@@ -226,8 +227,10 @@ static void on_step(void *arg, const struct batch_step *s, const struct err *err
     size_t before = h->n;
     if (!s->found || s->ended || !keep(b, h, s)) {
         b->moved = true;
-        if (s->ended)
+        if (s->ended) {
             log_info("a batch has ended");
+            webhooks_wake(b->d->webhooks);
+        }
         drop_current(b);
         return;
     }
@@ -273,7 +276,7 @@ static void tell_dropped(struct batches *b, const struct uuid *ids, size_t n)
     struct buf done;
     buf_init(&done, DROP_ROWS * QUEUE_DONE_RECORD_BYTES);
     for (size_t i = 0; i < n; i++)
-        queue_done_put(&done, ids[i], INV_CANCELED);
+        queue_done_put(&done, ids[i], INV_CANCELED, i == 0); /* perhaps with webhooks */
     if (n > 0)
         queue_release(b->d->queue, b->d->boot, NULL, 0, buf_view(&done), NULL, NULL);
     buf_deinit(&done);

@@ -39,6 +39,7 @@ struct dispatcher {
     struct schedules *schedules;
     struct housekeeping *housekeeping;
     struct verdicts *verdicts;
+    struct webhooks *webhooks;
 };
 
 enum { DB_MS = 30000 /* the deadline of a duty's query */ };

@@ -21,12 +21,14 @@
 #include "store/schema_wait.h"
 #include "verdicts.h"
 #include "watch.h"
+#include "webhooks.h"
 
 struct app {
     struct dispatcher d;
     struct settings settings;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
+    struct redis_sub *sub;
     bool stopping;
     int status;
 };
@@ -40,6 +42,20 @@ static void redis_state(void *arg, bool connected)
         log_warn("Redis is not available: waiting for it");
     if (app->d.lead != NULL)
         lead_redis_state(app->d.lead, connected);
+}
+
+/* What was missed meanwhile is found by the next look. */
+static void sub_state(void *arg, bool connected)
+{
+    (void)arg, (void)connected;
+}
+
+static void on_message(void *arg, struct str channel, struct str payload)
+{
+    (void)channel;
+    struct app *app = arg;
+    if (app->d.webhooks != NULL && queue_done_is_hooked(payload))
+        webhooks_wake(app->d.webhooks);
 }
 
 static void pg_state(void *arg, bool connected)
@@ -84,7 +100,15 @@ static int open_stores(struct app *app, struct err *err)
         &(struct redis_options){
             .url = s->redis_url, .name = "sandpiper-dispatcher", .on_state = redis_state, .arg = app},
         err);
+    static const char *const channels[] = {QUEUE_CHANNEL_DONE};
     if (d->redis == NULL)
+        return -1;
+    app->sub = redis_sub_open(
+        d->loop,
+        &(struct redis_options){
+            .url = s->redis_url, .name = "sandpiper-dispatcher", .on_state = sub_state, .arg = app},
+        channels, 1, on_message, app, err);
+    if (app->sub == NULL)
         return -1;
     d->queue = queue_new(d->redis, (int)s->tenant_window);
     d->governor = governor_new(d->redis, d->boot, &none);
@@ -120,7 +144,8 @@ static int open_duties(struct app *app, struct err *err)
         d->retries == NULL || d->deadlines == NULL || d->reclaim == NULL || d->reaper == NULL ||
         d->boots == NULL || d->housekeeping == NULL || d->batches == NULL || d->schedules == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
-    return 0;
+    d->webhooks = webhooks_new(d, err);
+    return d->webhooks != NULL ? 0 : -1;
 }
 
 /* Duties begin once the schema is ours. */
@@ -142,13 +167,23 @@ static void on_waiting(void *arg, const char *why)
     log_warn(why);
 }
 
-static void on_left(void *arg)
+static void on_webhooks_left(void *arg)
 {
     struct app *app = arg;
     loop_stop(app->d.loop);
 }
 
-/* Nothing is held in memory that another dispatcher does not find again: only the lead is given up. */
+static void on_left(void *arg)
+{
+    struct app *app = arg;
+    if (app->d.webhooks != NULL)
+        webhooks_leave(app->d.webhooks, on_webhooks_left, app);
+    else
+        loop_stop(app->d.loop);
+}
+
+/* Nothing is held in memory that another dispatcher does not find again: the lead is given up, and webhooks
+ * in hand are given back, so that nobody waits for their leases. */
 static void on_signal(void *arg, int signum)
 {
     struct app *app = arg;
@@ -163,6 +198,8 @@ static void on_signal(void *arg, int signum)
 static void app_close(struct app *app)
 {
     struct dispatcher *d = &app->d;
+    redis_sub_close(&app->sub);
+    webhooks_free(&d->webhooks);
     housekeeping_free(&d->housekeeping);
     schedules_free(&d->schedules);
     boots_free(&d->boots);

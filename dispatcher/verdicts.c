@@ -29,7 +29,7 @@ static void on_settled(void *arg, struct outcome *o, const struct err *err)
     if (err == NULL && o->won && o->what == OUTCOME_RESULT) {
         struct buf done;
         buf_init(&done, 64);
-        queue_done_put(&done, o->row.key, o->state);
+        queue_done_put(&done, o->row.key, o->state, o->hooked);
         queue_release(vs->d->queue, vs->d->boot, NULL, 0, buf_view(&done), NULL, NULL);
         buf_deinit(&done);
     }

@@ -21,7 +21,7 @@ enum {
 struct release {
     struct release *prev, *next;
     struct lease lease;
-    bool tell;
+    bool tell, hooked;
     enum inv_state state;
     bool sent;
     struct recorder *r;
@@ -306,6 +306,7 @@ void recorder_release(struct recorder *r, struct job *j)
     *e = (struct release){.r = r,
                           .lease = j->lease,
                           .tell = o->what == OUTCOME_RESULT && o->won && j->entry.kind == ENTRY_INVOCATION,
+                          .hooked = o->hooked,
                           .state = o->state};
     DL_APPEND(r->releases, e);
     job_enter(j, JOB_RELEASING);
@@ -396,7 +397,7 @@ static void send_releases(void *arg)
             break;
         }
         if (e->tell)
-            queue_done_put(&done, e->lease.id, e->state);
+            queue_done_put(&done, e->lease.id, e->state, e->hooked);
         e->sent = true;
         leases[s->n] = &e->lease;
         s->items[s->n++] = e;

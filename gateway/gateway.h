@@ -12,6 +12,7 @@
 #include "redis/redis.h"
 #include "settings.h"
 #include "store/queue.h"
+#include "webhook_input.h"
 
 struct gateway {
     const struct settings *settings;
@@ -39,6 +40,7 @@ struct gateway {
     struct waiters *waiters;
     struct streams *streams; /* live streams */
     struct health *health;
+    struct webhook_rules webhook_rules;
     struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;
     int uploads;           /* archives on their way (deploy.c) */

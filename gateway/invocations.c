@@ -63,7 +63,7 @@ void invocation_settled(void *arg, struct outcome *o, const struct err *err)
     if (err == NULL && o->won) {
         struct buf done;
         buf_init(&done, 64);
-        queue_done_put(&done, k->id, INV_CANCELED);
+        queue_done_put(&done, k->id, INV_CANCELED, o->hooked);
         queue_release(g->queue, g->boot, NULL, 0, buf_view(&done), NULL, NULL);
         buf_deinit(&done);
     }

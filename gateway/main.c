@@ -348,7 +348,8 @@ static int run(void *arg)
     app->start = loop_timer_new(g->loop, start_serving, app);
     app->drain = loop_timer_new(g->loop, drained, app);
     app->key = loop_timer_new(g->loop, read_key, app);
-    if (crypto_init(&err) != 0 || open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
+    if (crypto_init(&err) != 0 || webhook_rules_init(&g->webhook_rules, g->settings, &err) != 0 ||
+        open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;
     } else {

@@ -15,6 +15,7 @@
 #include "invocations.h"
 #include "ratelimit.h"
 #include "schedules.h"
+#include "webhooks.h"
 
 static const struct operation_handler handlers[] = {
     {"submitInvocation", invocation_submit},
@@ -38,6 +39,20 @@ static const struct operation_handler handlers[] = {
     {"deleteSchedule", schedule_remove},
     {"pauseSchedule", schedule_pause},
     {"resumeSchedule", schedule_resume},
+    {"listInvocationDeliveries", hook_deliveries},
+    {"redeliverInvocation", hook_redeliver},
+    {"createWebhook", webhook_create_call},
+    {"listWebhooks", webhooks_list},
+    {"getWebhook", webhook_show},
+    {"changeWebhook", webhook_change_call},
+    {"deleteWebhook", webhook_delete_call},
+    {"enableWebhook", webhook_enable},
+    {"rotateWebhookSecret", webhook_rotate_call},
+    {"testWebhook", webhook_test_call},
+    {"redeliverWebhook", webhook_redeliver_call},
+    {"replayWebhook", webhook_replay_call},
+    {"listWebhookDeliveries", webhook_deliveries},
+    {"listenWebhook", webhook_stream},
     {"getHealth", health_live},
     {"getReadiness", health_ready},
     {"getMetrics", health_metrics},

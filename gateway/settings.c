@@ -2,6 +2,8 @@
 #include "settings.h"
 
 #include "base/log.h"
+#include "crypto/seal.h"
+#include "http/guard.h"
 #include "postgres/pg.h"
 #include "redis/redis.h"
 
@@ -42,6 +44,14 @@ static const struct config_row rows[] = {
         "on SIGTERM, how long running requests may take to end"),
     ROW("SANDPIPER_GATEWAY_REUSE_PORT", CONFIG_BOOL, reuse_port, "false", false, 0, 0,
         "let several gateways listen on one port (SO_REUSEPORT)"),
+    ROW("SANDPIPER_WEBHOOK_PUBLIC_KEY", CONFIG_SECRET, webhook_public_key, NULL, false, 0, 0,
+        "seals the secrets that webhooks are signed with: 'sandpiper secrets init' makes it",
+        .check = seal_public_check),
+    ROW("SANDPIPER_WEBHOOK_PORTS", CONFIG_STRING, webhook_ports, GUARD_PORTS_DEFAULT, false, 0, 0,
+        "ports that webhooks may go to; the same for dispatchers", .check = guard_ports_check),
+    ROW("SANDPIPER_WEBHOOK_ALLOW_ADDRESSES", CONFIG_STRING, webhook_allow, NULL, false, 0, 0,
+        "networks that webhooks may go to although they are private: 10.1.0.0/16,fd00::/8",
+        .check = guard_allowed_check),
 };
 
 const struct config_table settings_table = {

@@ -19,6 +19,9 @@ struct settings {
     int64_t commit_deadline_ms;
     int64_t drain_ms;
     bool reuse_port;
+    struct secret *webhook_public_key; /* NULL: none; webhooks are refused */
+    char *webhook_ports;
+    char *webhook_allow;
 };
 
 extern const struct config_table settings_table;

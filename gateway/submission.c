@@ -1,6 +1,8 @@
 /* A submission's fields: read, checked, and nothing else. A field of a submission is added here. */
 #include "submission.h"
 
+#include <string.h>
+
 #include "model/agent.h"
 
 enum { KNOWN_MAX = 24 };
@@ -129,6 +131,14 @@ static int read_limits(struct reading *r, const struct json_value *root, struct 
     return 0;
 }
 
+static bool is_own(const char *const *own, const char *name)
+{
+    for (; own != NULL && *own != NULL; own++)
+        if (strcmp(*own, name) == 0)
+            return true;
+    return false;
+}
+
 /* The names of the system's fields and of the caller's own. */
 static int check_names(const struct json_value *root, const char *const *own, struct err *err)
 {
@@ -141,7 +151,7 @@ static int check_names(const struct json_value *root, const char *const *own, st
     if (json_known_fields(root, known, err) != 0)
         return -1;
     for (size_t i = 0; i < sizeof coming_fields / sizeof *coming_fields; i++)
-        if (json_get(root, coming_fields[i]) != NULL)
+        if (json_get(root, coming_fields[i]) != NULL && !is_own(own, coming_fields[i]))
             return err_set(err, ERR_UNSUPPORTED, "\"%s\" is not available in this version", coming_fields[i]);
     return 0;
 }

@@ -27,12 +27,16 @@ struct submit {
     int64_t wait_ms;
     bool stream; /* events are asked for */
     mono_t began;
-    struct http_body *body; /* the document's text */
+    struct webhook_input *hook; /* NULL: none */
+    struct http_body *body;     /* the document's text */
 };
 
 static void submit_free(void *data)
 {
     struct submit *s = data;
+    if (s->hook != NULL)
+        crypto_wipe(s->hook->secret, sizeof s->hook->secret);
+    free(s->hook);
     json_free(&s->doc);
     free(s->key);
     http_body_free(&s->body);
@@ -85,6 +89,10 @@ static void accepted(struct submit *s)
 {
     struct call *c = s->c;
     struct uuid id = s->sub.row.key;
+    /* A secret that was made up is shown this once; a replayed submission has another, which was shown then.
+     */
+    if (s->hook != NULL && s->hook->secret[0] != '\0' && !s->sub.replayed)
+        http_set_header(c->req, WEBHOOK_SECRET_HEADER, str_of(s->hook->secret));
     if (s->stream && events_after_commit(c, id, s->sub.replayed))
         return;
     if (s->wait_ms > 0) {
@@ -190,6 +198,19 @@ static void on_target(struct call *c, const struct agent_target *t, const struct
         call_fail(c, &bad);
 }
 
+/* The hook of its own, when the submission has one. */
+static int read_hook(struct submit *s, struct err *err)
+{
+    const struct json_value *v = json_get(json_root(s->doc), "webhook");
+    if (v == NULL)
+        return 0;
+    s->hook = calloc(1, sizeof *s->hook);
+    if (s->hook == NULL)
+        return err_set(err, ERR_OVERLOADED, "no memory");
+    s->sub.hook = &s->hook->hook;
+    return webhook_read_hook(&s->c->g->webhook_rules, s->c->tenant, v, s->hook, err);
+}
+
 static void on_body(void *arg, struct http_request *req, struct str body)
 {
     struct submit *s = arg;
@@ -202,7 +223,9 @@ static void on_body(void *arg, struct http_request *req, struct str body)
         err_set(&err, ERR_OVERLOADED, "no memory");
     else
         s->doc = json_parse(http_body_view(s->body), &err);
-    if (s->doc == NULL || submission_read(s->doc, NULL, &s->sub, &s->agent, &err) != 0) {
+    static const char *const own[] = {"webhook", NULL};
+    if (s->doc == NULL || submission_read(s->doc, own, &s->sub, &s->agent, &err) != 0 ||
+        read_hook(s, &err) != 0) {
         call_fail(c, &err);
         return;
     }

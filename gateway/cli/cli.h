@@ -37,6 +37,7 @@ struct cli {
 /* ---- commands: one a file ---- */
 
 int command_migrate(struct cli *cli, int argc, char **argv);
+int command_secrets(struct cli *cli, int argc, char **argv);
 int command_keys(struct cli *cli, int argc, char **argv);
 int command_deploy(struct cli *cli, int argc, char **argv);
 int command_invoke(struct cli *cli, int argc, char **argv);

@@ -25,6 +25,7 @@ static const struct command commands[] = {
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
     {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
     {"keys", command_keys, "keys create: make an API key (needs the database)"},
+    {"secrets", command_secrets, "secrets init DIR: make the keys that webhooks' secrets are sealed with"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

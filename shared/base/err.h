@@ -56,6 +56,7 @@ enum err_retry {
     X(ERR_INTERNAL, "internal_error", 500, RETRY_CHECK, "Something failed on our side.")                     \
     X(ERR_UNAVAILABLE, "unavailable", 503, RETRY_LATER, "A dependency is not available; try again later.")   \
     X(ERR_OVERLOADED, "overloaded", 503, RETRY_LATER, "The server is at its limit; try again later.")        \
+    X(ERR_NOT_CONFIGURED, "not_configured", 501, RETRY_NEVER, "This feature is not set up on this server.")  \
     X(ERR_OUTCOME_UNKNOWN, "outcome_unknown", 503, RETRY_CHECK,                                              \
       "Whether the request was committed is not known; look at the location given.")                         \
     X(ERR_CLOCK_SKEW, "clock_skew", 503, RETRY_LATER,                                                        \

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "store/call.h"
+#include "store/webhook_sql.h"
 
 #define ENDED(id)                                                    \
     "LEFT JOIN LATERAL (SELECT r.id FROM results r WHERE r.id = " id \
@@ -33,6 +34,14 @@ static const char sql_fed_open[] =
     "p AS MATERIALIZED (SELECT v.id, r.id IS NULL AS open FROM (SELECT x.id FROM b, LATERAL (SELECT x.id " \
     "FROM invocations x WHERE x.id > $2 AND x.id BETWEEN $3 AND $4 AND x.batch = $1 AND b.state = 0 "      \
     "ORDER BY x.id LIMIT greatest($6 - (SELECT count(*) FROM o), 0)) x) v " ENDED("v.id") "), "
+/* The event of a batch that ends with this step, in its transaction (7: WEBHOOK_BATCH_COMPLETED). */
+#define STEP_EVENT                                                                                           \
+    "w AS MATERIALIZED (SELECT sandpiper_event(u.id, u.tenant, 7::int2, json_build_object('id', 'bat_' || "  \
+    "u.id, 'status', CASE u.state WHEN 2 THEN 'completed' ELSE 'canceled' END, 'total', u.total, 'counts', " \
+    "json_build_object('succeeded', u.succeeded, 'failed', u.failed, 'timed_out', u.timed_out, "             \
+    "'canceled', u.canceled, 'expired', u.expired, 'error', u.error), 'ended_at', to_char(u.ended_at AT "    \
+    "TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), 'results_url', '/v1/batches/bat_' || u.id || "   \
+    "'/results')::text) FROM u WHERE u.ended) "
 #define STEP_ALL "(t.succeeded + t.failed + t.timed_out + t.canceled + t.expired + t.error + d.n) = t.total"
 #define STEP_UPDATE                                                                                       \
     "u AS (UPDATE batches t SET fed = n.fed, low = coalesce((SELECT id FROM (SELECT id FROM o UNION ALL " \
@@ -42,7 +51,7 @@ static const char sql_fed_open[] =
     "ended_at = CASE WHEN " STEP_ALL " THEN now() END, "                                                  \
     "state = CASE WHEN " STEP_ALL " THEN t.state + 2 ELSE t.state END "                                   \
     "FROM b, h, d, n WHERE t.id = $1 AND t.fed = $2 AND t.folded = b.folded AND t.state = b.state "       \
-    "AND (d.n > 0 OR EXISTS (SELECT FROM p)) RETURNING t.fed, t.ended_at IS NOT NULL AS ended) "
+    "AND (d.n > 0 OR EXISTS (SELECT FROM p)) RETURNING t.*, t.ended_at IS NOT NULL AS ended), " STEP_EVENT
 /* o: still open; p: the next page; d: what ended before the horizon h and is not folded. u has a row when
  * something is to change and nobody else has changed it meanwhile. */
 static const char sql_step[] =
@@ -50,7 +59,7 @@ static const char sql_step[] =
     "h AS (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS x), " STEP_ENDED STEP_OPEN STEP_PAGE
     "n AS (SELECT coalesce((SELECT id FROM p ORDER BY id DESC LIMIT 1), $2) AS fed), " STEP_UPDATE
     "SELECT 0::int2, coalesce((SELECT fed FROM u), b.fed), EXISTS (SELECT FROM u), b.state, "
-    "coalesce((SELECT ended FROM u), false) FROM b "
+    "coalesce((SELECT ended FROM u), false) AND (SELECT count(*) >= 0 FROM w) FROM b "
     "UNION ALL SELECT 1::int2, id, true, 0::int2, false FROM o "
     "UNION ALL SELECT 2::int2, id, true, 0::int2, false FROM p WHERE open ORDER BY 1, 2";
 
@@ -61,11 +70,11 @@ static const char sql_drop[] =
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, output, output_bytes, output_truncated, "
     "logs, logs_bytes, logs_truncated, finished_at) SELECT id, tenant, 1::int2, $5, 4::int2, ''::bytea, "
     "0::int8, false, ''::bytea, 0::int8, false, now() FROM p ORDER BY id ON CONFLICT (id) DO NOTHING "
-    "RETURNING id), "
-    "e AS (INSERT INTO batch_ended (batch, id, status) SELECT $1, id, 4::int2 FROM r), "
-    "u AS (UPDATE batches t SET fed = (SELECT id FROM p ORDER BY id DESC LIMIT 1) FROM b "
-    "WHERE t.id = b.id AND EXISTS (SELECT FROM p) RETURNING t.fed) "
-    "SELECT 0::int2, fed FROM u UNION ALL SELECT 1::int2, id FROM r ORDER BY 1, 2";
+    "RETURNING id, tenant, status), " WEBHOOK_OUTBOX_SQL(
+        "$3", "$4") "e AS (INSERT INTO batch_ended (batch, id, status) SELECT $1, id, 4::int2 FROM r), "
+                    "u AS (UPDATE batches t SET fed = (SELECT id FROM p ORDER BY id DESC LIMIT 1) FROM b "
+                    "WHERE t.id = b.id AND EXISTS (SELECT FROM p) RETURNING t.fed) "
+                    "SELECT 0::int2, fed FROM u UNION ALL SELECT 1::int2, id FROM r ORDER BY 1, 2";
 
 static const char sql_cancel_items[] =
     "INSERT INTO cancels (id, tenant) SELECT w.id, $1 FROM unnest($2::uuid[]) AS w (id) ORDER BY w.id "

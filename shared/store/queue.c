@@ -30,10 +30,12 @@ void queue_free(struct queue **q)
     *q = NULL;
 }
 
-void queue_done_put(struct buf *out, struct uuid id, enum inv_state state)
+enum { HOOKED = 0x40 }; /* above the states */
+
+void queue_done_put(struct buf *out, struct uuid id, enum inv_state state, bool hooked)
 {
     buf_append(out, id.b, sizeof id.b);
-    buf_byte(out, (char)state);
+    buf_byte(out, (char)(state | (hooked ? HOOKED : 0)));
 }
 
 bool queue_done_get(struct str message, size_t i, struct uuid *id, enum inv_state *state)
@@ -42,8 +44,16 @@ bool queue_done_get(struct str message, size_t i, struct uuid *id, enum inv_stat
         return false;
     const char *at = message.p + i * QUEUE_DONE_RECORD_BYTES;
     memcpy(id->b, at, sizeof id->b);
-    *state = (enum inv_state)at[sizeof id->b];
+    *state = (enum inv_state)(at[sizeof id->b] & ~HOOKED);
     return true;
+}
+
+bool queue_done_is_hooked(struct str message)
+{
+    for (size_t at = QUEUE_DONE_RECORD_BYTES; at <= message.n; at += QUEUE_DONE_RECORD_BYTES)
+        if ((message.p[at - 1] & HOOKED) != 0)
+            return true;
+    return false;
 }
 
 /* ---- calls ---- */

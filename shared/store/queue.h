@@ -221,9 +221,11 @@ extern const char queue_build_stream[];
 #define QUEUE_CHANNEL_CTL "sp:ctl:"
 
 const char *queue_stream_of(const struct entry *e);
-/* Appends one sp:done record. */
-void queue_done_put(struct buf *out, struct uuid id, enum inv_state state);
+/* Appends one sp:done record. hooked: the outbox got rows with it. */
+void queue_done_put(struct buf *out, struct uuid id, enum inv_state state, bool hooked);
 /* Reads record i; false past the end or for another length. */
 bool queue_done_get(struct str message, size_t i, struct uuid *id, enum inv_state *state);
+/* Whether any of them is hooked: then dispatchers look into the outbox. */
+bool queue_done_is_hooked(struct str message);
 
 #endif

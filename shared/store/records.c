@@ -60,6 +60,10 @@ static const char sql_brief[] =
 /* For results of batches: what the caller sent is not sent back. */
 static const char sql_results[] =
     SELECT("NULL::bytea", "false", "r.output", "NULL::bytea") JOIN_RESULTS JOIN_REST;
+/* Of those that have ended, with small outputs only. */
+static const char sql_event[] =
+    SELECT("NULL::bytea", "false", "CASE WHEN r.output_bytes <= 8192 THEN r.output END", "NULL::bytea")
+        JOIN_RESULTS JOIN_REST;
 /* Of those that have ended: nothing is being canceled any more. */
 static const char sql_ended[] = SELECT("i.prompt", "false", "r.output", "r.logs") JOIN_RESULTS JOIN_REST;
 
@@ -236,6 +240,12 @@ int records_get_results(struct pg *pg, const struct record_key *keys, size_t n, 
                         records_fn *fn, void *arg, struct err *err)
 {
     return get(pg, sql_results, keys, n, deadline_ms, fn, arg, err);
+}
+
+int records_get_event(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                      records_fn *fn, void *arg, struct err *err)
+{
+    return get(pg, sql_event, keys, n, deadline_ms, fn, arg, err);
 }
 
 /* ---- blobs ---- */

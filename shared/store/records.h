@@ -75,6 +75,11 @@ int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, in
 int records_get_results(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
                         records_fn *fn, void *arg, struct err *err);
 
+/* Those that have ended, as webhooks carry them: without prompt and logs, and with outputs up to
+ * RECORD_EVENT_OUTPUT_BYTES (record_json.h) only. */
+int records_get_event(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                      records_fn *fn, void *arg, struct err *err);
+
 /* Chunks of a large value: prompt (1), output (2), logs (3); attempt 0 for the prompt. One chunk a call; data
  * is empty past the end. */
 enum blob_kind { BLOB_PROMPT = 1, BLOB_OUTPUT = 2, BLOB_LOGS = 3 };

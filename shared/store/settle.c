@@ -1,8 +1,10 @@
 /* Settling. The statement has three parameter groups (results, usage, attempts); a row may be in two of them.
- */
+ * What follows from a result (webhooks) is inserted from the rows that won, `r`. */
 #include "store/settle.h"
 
 #include <stdlib.h>
+
+#include "store/webhook_sql.h"
 
 struct settler {
     struct loop *loop;
@@ -30,22 +32,31 @@ static const char sql[] =
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at) "
-    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, status), " SQL_BATCH_ENDED
-    "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, sandbox_start_ms, run_ms, "
-    "sandbox_ms, cpu_ms, peak_memory_bytes) SELECT * FROM unnest($18::uuid[], $19::int2[], $20::int4[], "
-    "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], $27::int8[], $28::int8[], "
-    "$29::int8[]) ON CONFLICT (id, attempt) DO NOTHING), "
-    "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], $34::text[], "
-    "$35::int2[], "
-    "$36::int2[]) AS n (id, attempt, tenant, not_before, reason, reruns, blames)), "
-    "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "
-    "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id AND x.id BETWEEN $37 AND $38) "
-    "ON CONFLICT (id, attempt) DO NOTHING RETURNING id, attempt) "
-    "SELECT d.id, d.attempt, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = d.id AND "
-    "x.attempt = d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38) "
-    "FROM d LEFT JOIN r ON r.id = d.id AND r.attempt = d.attempt "
-    "UNION ALL SELECT n.id, (n.attempt - 1)::int2, a.id IS NOT NULL "
-    "FROM n LEFT JOIN a ON a.id = n.id AND a.attempt = n.attempt";
+    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, tenant, status), " SQL_BATCH_ENDED
+        WEBHOOK_OUTBOX_SQL(
+            "$37",
+            "$38") "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, "
+                   "sandbox_start_ms, run_ms, "
+                   "sandbox_ms, cpu_ms, peak_memory_bytes) SELECT * FROM unnest($18::uuid[], $19::int2[], "
+                   "$20::int4[], "
+                   "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], "
+                   "$27::int8[], $28::int8[], "
+                   "$29::int8[]) ON CONFLICT (id, attempt) DO NOTHING), "
+                   "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], "
+                   "$34::text[], "
+                   "$35::int2[], "
+                   "$36::int2[]) AS n (id, attempt, tenant, not_before, reason, reruns, blames)), "
+                   "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "
+                   "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id AND x.id "
+                   "BETWEEN $37 AND $38) "
+                   "ON CONFLICT (id, attempt) DO NOTHING RETURNING id, attempt) "
+                   "SELECT d.id, d.attempt, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = "
+                   "d.id AND "
+                   "x.attempt = d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38), EXISTS (SELECT "
+                   "FROM w) "
+                   "FROM d LEFT JOIN r ON r.id = d.id AND r.attempt = d.attempt "
+                   "UNION ALL SELECT n.id, (n.attempt - 1)::int2, a.id IS NOT NULL, false "
+                   "FROM n LEFT JOIN a ON a.id = n.id AND a.attempt = n.attempt";
 
 static struct outcome *outcome_of(struct writer_row *row)
 {
@@ -173,7 +184,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
 static void apply(struct writer_row *const *rows, size_t n, const struct pg_result *result)
 {
     for (size_t i = 0; i < n; i++)
-        outcome_of(rows[i])->won = false;
+        outcome_of(rows[i])->won = outcome_of(rows[i])->hooked = false;
     for (int r = 0; r < pg_rows(result); r++) {
         struct uuid id = pg_get_uuid(result, r, 0);
         size_t lo = 0, hi = n;
@@ -186,8 +197,10 @@ static void apply(struct writer_row *const *rows, size_t n, const struct pg_resu
         }
         for (size_t i = lo; pg_get_bool(result, r, 2) && i < n && uuid_eq(rows[i]->key, id); i++) {
             struct outcome *o = outcome_of(rows[i]);
-            if (o->attempt == pg_get_int2(result, r, 1))
+            if (o->attempt == pg_get_int2(result, r, 1)) {
+                o->hooked = pg_get_bool(result, r, 3);
                 o->won = o->what != OUTCOME_USAGE_ONLY;
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 /* Settling: the one place that ends attempts. Whoever ends one (executor, cancel, expiry, reaper) writes it
  * here.
  *
- * One statement per group writes results (first writer wins, by primary key), usage (one row an attempt that
- * held a sandbox, whoever wins), and the attempts that follow. So a late attempt can never overwrite an
- * outcome, and a retry is allocated in the transaction that ends the attempt before it. */
+ * One statement per group writes results (first writer wins, by primary key), the webhooks that they call
+ * for, usage (one row an attempt that held a sandbox, whoever wins), and the attempts that follow. So a late
+ * attempt can never overwrite an outcome, and a retry is allocated in the transaction that ends the attempt
+ * before it. */
 #ifndef STORE_SETTLE_H
 #define STORE_SETTLE_H
 
@@ -56,7 +57,8 @@ struct outcome {
     int64_t cpu_ms, peak_memory_bytes; /* -1: not known */
 
     /* answer */
-    bool won; /* RESULT: this outcome is on record; RETRY: the next attempt is ours to queue */
+    bool won;    /* RESULT: this outcome is on record; RETRY: the next attempt is ours to queue */
+    bool hooked; /* somebody's webhooks were put into the outbox with it: dispatchers are to be told */
 };
 
 struct settler;

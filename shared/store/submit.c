@@ -25,11 +25,15 @@ struct submitter {
 static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS
                                 ") SELECT * FROM " INVOCATION_ARRAYS " ON CONFLICT (id) DO NOTHING";
 
-/* Large prompts: the chunks in the same statement, so that row and prompt are one commit. */
+/* Large prompts and hooks in the same statement, so that they and the row are one commit. Plain submissions
+ * go by the statement above and pay for neither. */
+#define HOOK_ARRAYS "unnest($17::uuid[], $18::int4[], $19::text[], $20::int8[], $21::text[], $22::bytea[])"
 static const char sql_large[] =
     "WITH b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
     "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "
-    "ON CONFLICT DO NOTHING) "
+    "ON CONFLICT DO NOTHING), "
+    "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS ") SELECT * FROM " HOOK_ARRAYS
+    " ON CONFLICT DO NOTHING) "
     "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
     " ON CONFLICT (id) DO NOTHING";
 
@@ -93,6 +97,27 @@ static void put_metadata(struct pg_params *p, const struct submission *s)
         pg_array_end(p);                                  \
     } while (0)
 
+#define HOOK(type, put)                                   \
+    do {                                                  \
+        pg_array_begin(p, type);                          \
+        for (size_t i = 0; i < n; i++) {                  \
+            const struct submission *s = sub_of(rows[i]); \
+            if (s->hook != NULL)                          \
+                put;                                      \
+        }                                                 \
+        pg_array_end(p);                                  \
+    } while (0)
+
+static void put_hooks(struct pg_params *p, struct writer_row *const *rows, size_t n)
+{
+    HOOK(PG_UUID, pg_put_uuid(p, s->row.key));
+    HOOK(PG_INT4, pg_put_int4(p, s->tenant));
+    HOOK(PG_TEXT, pg_put_text(p, s->hook->url));
+    HOOK(PG_INT8, pg_put_int8(p, s->hook->lane));
+    HOOK(PG_TEXT, pg_put_text(p, str_of(s->hook->secret.key_id)));
+    HOOK(PG_BYTEA, pg_put_bytea(p, webhook_sealed_view(&s->hook->secret)));
+}
+
 static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n, bool large)
 {
     COLUMN(PG_UUID, pg_put_uuid(p, s->row.key));
@@ -108,8 +133,10 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     COLUMN(PG_BYTEA, put_prompt(p, s));
     COLUMN(PG_INT4, pg_put_int4(p, (int32_t)s->prompt.n));
     COLUMN(PG_TEXT, put_metadata(p, s));
-    if (large)
-        put_chunks(p, rows, n);
+    if (!large)
+        return;
+    put_chunks(p, rows, n);
+    put_hooks(p, rows, n);
 }
 
 static void group_done(void *arg, struct writer_row *row, const struct err *err)
@@ -153,13 +180,15 @@ void submitter_free(struct submitter **s)
 
 static const char sql_keyed[] =
     "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
-    "SELECT t, $17, $18, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
+    "SELECT t, $23, $24, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
     "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = "
     "excluded.invocation, "
     "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), "
     "b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
     "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "
-    "WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING) "
+    "WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING), "
+    "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS ") SELECT * FROM " HOOK_ARRAYS
+    " WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING) "
     "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
     " WHERE EXISTS (SELECT FROM k) ON CONFLICT (id) DO NOTHING";
 
@@ -275,7 +304,8 @@ int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms,
 {
     sub->row.key = uuid_new();
     sub->row.deadline = mono_add_ms(loop_now(s->loop), deadline_ms);
-    sub->row.bytes = sub->prompt.n + sub->metadata.n + 160;
+    sub->row.bytes = sub->prompt.n + sub->metadata.n + 160 + (sub->hook != NULL ? sub->hook->url.n + 200 : 0);
+    sub->row.is_large = sub->hook != NULL;
     sub->replayed = false;
     if (sub->idempotency_key.n > 0)
         return keyed_put(s, sub, err);

@@ -12,6 +12,7 @@
 #include "base/id.h"
 #include "crypto/crypto.h"
 #include "model/invocation.h"
+#include "store/webhooks.h"
 #include "store/writer.h"
 
 struct submitter;
@@ -29,6 +30,7 @@ struct submission {
     int16_t max_attempts, retry_on;
     struct str prompt;
     struct str metadata;        /* JSON text; empty: none */
+    struct webhook_hook *hook;  /* the owner's; NULL: none */
     struct str idempotency_key; /* empty: none */
     uint8_t fingerprint[SHA256_BYTES];
     bool replayed; /* answer: the key was used before; row.key is that invocation's id */

@@ -108,9 +108,14 @@ size_t writer_bytes(const struct writer *w)
 
 /* ---- rows in and out ---- */
 
+static bool is_large(const struct writer_row *row)
+{
+    return row->is_large || row->bytes > WRITER_LARGE_BYTES;
+}
+
 static struct lane *lane_of(struct writer *w, const struct writer_row *row)
 {
-    return row->bytes > WRITER_LARGE_BYTES ? &w->large : &w->small;
+    return is_large(row) ? &w->large : &w->small;
 }
 
 static void lane_push(struct lane *l, struct writer_row *row)
@@ -249,7 +254,7 @@ static int64_t try_ms(const struct lane *l, const struct group *g)
 static bool has_large(const struct group *g)
 {
     for (size_t i = 0; i < g->n; i++)
-        if (g->rows[i]->bytes > WRITER_LARGE_BYTES)
+        if (is_large(g->rows[i]))
             return true;
     return false;
 }

@@ -1,8 +1,8 @@
 /* Group commit: rows that arrive while a commit is in flight share the next one.
  *
  * A group is one statement with one array a column; it is capped by rows and bytes, sorted by key (unsorted
- * multi-row `ON CONFLICT DO NOTHING` from two processes deadlocks). Rows larger than WRITER_LARGE_BYTES go by
- * a second connection, so that they do not hold up the small ones.
+ * multi-row `ON CONFLICT DO NOTHING` from two processes deadlocks). Rows larger than WRITER_LARGE_BYTES, and
+ * those that say so, go by a second connection, so that they do not hold up the small ones.
  *
  * What must stay true: every statement is idempotent by its rows' keys. So after a lost COMMIT reply the
  * group is simply sent again, until each row's deadline: a unique key that another backend is still
@@ -34,6 +34,7 @@ struct writer_row {
     struct uuid key;
     size_t bytes;    /* about what it adds to the statement */
     mono_t deadline; /* until when it is tried */
+    bool is_large;   /* it needs sql_large, whatever its size */
     bool sent;       /* the writer's: it was on the wire at least once */
 };
 

@@ -259,6 +259,9 @@ class Stack:
                  E2B_SANDBOX_URL=f"http://127.0.0.1:{self.sandboxd_port}", NO_PROXY="127.0.0.1")
         e.setdefault("ASAN_OPTIONS", "detect_leaks=1:leak_check_at_exit=0")
         e.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        for side in ("public", "private"):
+            if (self.dir / f"webhook-{side}.key").exists():
+                e[f"SANDPIPER_WEBHOOK_{side.upper()}_KEY_FILE"] = str(self.dir / f"webhook-{side}.key")
         e.update(self.extra)
         return e
 
@@ -320,6 +323,7 @@ class Stack:
         self.psql("create database sandpiper", database="postgres", check=False)
         self.start_redis()
         self.cli("migrate")
+        self.cli("secrets", "init", str(self.dir))
         self.key = self.new_key()
         if self.with_sandboxd:
             self.start_sandboxd()

@@ -22,11 +22,12 @@ EXAMPLES = int(os.environ.get("SP_PROPERTY_EXAMPLES", "60"))
 SEED = os.environ.get("SP_PROPERTY_SEED", "sandpiper")
 NDJSON = {"Content-Type": "application/x-ndjson"}
 UNKNOWN = "inv_01a1fd5f-0000-7001-9b66-7ca8a28be6e9"
+UNKNOWN_WEBHOOK = "whk_01a1fd5f-0000-7001-9b66-7ca8a28be6e9"
 
 
 @pytest.fixture(scope="module")
 def stack():
-    s = SimStack()
+    s = SimStack(SANDPIPER_WEBHOOK_ALLOW_ADDRESSES="127.0.0.0/8", SANDPIPER_WEBHOOK_PORTS="1-65535")
     try:
         yield s.start()
     finally:
@@ -91,8 +92,16 @@ def batch_of(client, n, query="", **fields):
 
 
 def path_value(r, stack, name, ids):
-    good = {"id": ids, "name": [AGENT], "code": ["invalid_field", "poison"]}.get(name, [text_of(r, 8)])
+    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"]}.get(name, [text_of(r, 8)])
     return r.choice(good) if r.random() < 0.6 else r.choice([UNKNOWN, text_of(r, 1 + r.randrange(30)), "%00", "..", "x" * 200])
+
+
+def make_webhooks(stack):
+    """One that has an address (which does not resolve), and a stream. A tenant's number is bounded: those before go."""
+    for old in stack.client.call("GET", "/v1/webhooks?limit=200").json["data"]:
+        stack.client.call("DELETE", f"/v1/webhooks/{old['id']}")
+    stack.webhooks = [stack.client.call("POST", "/v1/webhooks", body).json["id"]
+                      for body in ({"url": "https://hooks.example/x"}, {"stream": True})]
 
 
 def request_of(r, stack, contract, operation, ids):
@@ -128,6 +137,7 @@ def request_of(r, stack, contract, operation, ids):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_answer_but_what_the_document_tells(stack, contract, name):
     operation = contract.by_id[name]
+    make_webhooks(stack)
     ids = [stack.client.run(AGENT, "a prompt")["id"], stack.client.submit(AGENT, "other").json["id"]]
     if operation.path.startswith("/v1/batches"):
         ids = [batch_of(stack.client, n)["id"] for n in (1, 3)]
@@ -153,12 +163,14 @@ class Maker:
     def __init__(self, stack, contract):
         self.stack, self.contract, self.client = stack, contract, stack.client
         self.done = self.client.run(AGENT, "0123456789")["id"]
+        make_webhooks(stack)
+        self.webhook, self.stream = stack.webhooks
         self.batch = batch_of(self.client, 2)["id"]
         until("the batch ends", lambda: self.client.call("GET", f"/v1/batches/{self.batch}").json["ended_at"])
 
     def values(self, operation, id=None):
         done = self.batch if operation.path.startswith("/v1/batches") else self.done
-        known = {"id": id or done, "name": AGENT, "code": "poison"}
+        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook}
         return {p["name"]: known.get(p["name"], "x") for p in operation.of("path")}
 
     def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True):
@@ -190,7 +202,7 @@ class Maker:
         return self.send(operation, keyed=False)
 
     def any_404(self, operation):
-        return self.send(operation, target=operation.target(self.values(operation, UNKNOWN) | {"name": "nobody", "code": "no"}))
+        return self.send(operation, target=operation.target(self.values(operation, UNKNOWN) | {"name": "nobody", "code": "no", "webhook": UNKNOWN_WEBHOOK}))
 
     def any_408(self, operation):
         if operation.content:
@@ -244,6 +256,59 @@ class Maker:
         return sum(1 for f in os.listdir(f"/proc/{gateway.pid}/fd") if _is_socket(gateway.pid, f)) - gateway.sockets
 
     # ---- what a particular one answers ----
+
+    def createWebhook_201(self, operation):
+        return self.call(operation, {"url": "https://hooks.example/y"})
+
+    def createWebhook_409(self, operation):
+        tenant = Client(self.client.port, self.stack.new_key("many-webhooks"))
+        for _ in range(51):
+            a = tenant.call("POST", "/v1/webhooks", {"url": "https://hooks.example/z"})
+        return a.status, a.headers, a.body
+
+    def any_501(self, operation):
+        body = {"createWebhook": {"url": "https://hooks.example/"}, "submitInvocation": {
+            "agent": AGENT, "prompt": "x", "webhook": {"url": "https://hooks.example/"}}}.get(operation.id, {})
+        a = Client(self.stack.keyless.port, self.stack.key).call("POST", operation.target(self.values(operation)), body)
+        return a.status, a.headers, a.body
+
+    def deleteWebhook_204(self, operation):
+        return self.call(operation, webhook=self.client.call("POST", "/v1/webhooks", {"stream": True}).json["id"])
+
+    def listInvocationDeliveries_404(self, operation):
+        return self.call(operation, id="nonsense")
+
+    def listWebhookDeliveries_404(self, operation):
+        return self.call(operation, webhook="nonsense")
+
+    def testWebhook_202(self, operation):
+        return self.call(operation)
+
+    def hooked(self):
+        return self.client.submit(AGENT, "x", wait=30, webhook={"url": "http://127.0.0.1:9/"}).json["id"]
+
+    def redeliverInvocation_202(self, operation):
+        id = self.hooked()
+        until("it was tried", lambda: self.client.call("GET", f"/v1/invocations/{id}/deliveries").json["data"])
+        return self.call(operation, id=id)
+
+    def redeliverWebhook_202(self, operation):
+        self.client.call("POST", f"/v1/webhooks/{self.webhook}/test")
+        tried = until("it was tried", lambda: self.client.call("GET", f"/v1/webhooks/{self.webhook}/deliveries").json["data"])
+        return self.call(operation, {"webhook_id": tried[0]["webhook_id"]})
+
+    def redeliverWebhook_404(self, operation):
+        tail = UNKNOWN_WEBHOOK.replace("-", "")[-16:]
+        return self.call(operation, {"webhook_id": f"msg_{UNKNOWN[4:]}_{tail}"}, webhook=UNKNOWN_WEBHOOK)
+
+    def replayWebhook_202(self, operation):
+        return self.call(operation, {"since": self.client.get(self.done)["created_at"]})
+
+    def replayWebhook_404(self, operation):
+        return self.call(operation, {"since": self.client.get(self.done)["created_at"]}, webhook=UNKNOWN_WEBHOOK)
+
+    def listenWebhook_200(self, operation):
+        return self.call(operation, webhook=self.stream)
 
     def submitInvocation_200(self, operation):
         return self.call(operation, {"agent": AGENT, "prompt": "x"}, {"Prefer": "wait=30"})
@@ -352,6 +417,7 @@ def _is_socket(pid, fd):
 def maker(stack, contract):
     stack.full = stack.add_gateway(SANDPIPER_GATEWAY_MAX_CONNECTIONS="2")
     stack.strict = stack.add_gateway(SANDPIPER_TENANT_REQUESTS_PER_SECOND="1", SANDPIPER_TENANT_BURST="1")
+    stack.keyless = stack.add_gateway(SANDPIPER_WEBHOOK_PUBLIC_KEY_FILE="")
     m = Maker(stack, contract)
     m.open_id = m.client.submit(AGENT, json.dumps({"sim": {"run_ms": 600_000}}), timeout_s=900).json["id"]
     until("it runs", lambda: m.client.get(m.open_id)["status"] == "running")

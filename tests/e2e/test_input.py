@@ -207,7 +207,7 @@ def fields():
         ("nested: says where", {"retry": {"zzzzzz": 1}}, "retry"),
     ]:
         yield f"unknown field: {name}", S(**extra), 400, "unknown_field" if name != "timeout" else "unknown_field", word
-    for name in ("webhook", "not_before", "env", "files"):
+    for name in ("not_before", "env", "files"):
         yield f"not in this version: {name}", S(**{name: {}}), 400, "unsupported_feature", name
     yield "no agent", S(agent=...), 400, "missing_field", "agent"
     yield "no prompt", S(prompt=...), 400, "missing_field", "prompt"
