@@ -166,3 +166,24 @@ int cli_metadata(struct json_writer *w, const struct cli_list *pairs)
     jw_object_end(w);
     return 0;
 }
+
+bool cli_when(const char *text, char out[WALL_TEXT_BYTES])
+{
+    static const struct {
+        char unit;
+        int64_t ms;
+    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}, {'w', 604800000}};
+    struct str s = str_of(text);
+    uint64_t n;
+    wall_t t;
+    for (size_t i = 0; i < sizeof units / sizeof *units && s.n > 1; i++)
+        if (s.p[s.n - 1] == units[i].unit && str_to_u64(str_make(s.p, s.n - 1), &n) && n < 100000) {
+            t.us = wall_now().us - (int64_t)n * units[i].ms * 1000;
+            wall_format(t, out);
+            return true;
+        }
+    if (!wall_parse(s, &t))
+        return false;
+    wall_format(t, out);
+    return true;
+}

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "json/json.h"
 #include "loop/loop.h"
@@ -37,6 +38,8 @@ struct cli {
 /* ---- commands: one a file ---- */
 
 int command_migrate(struct cli *cli, int argc, char **argv);
+int command_webhooks(struct cli *cli, int argc, char **argv);
+int command_listen(struct cli *cli, int argc, char **argv);
 int command_secrets(struct cli *cli, int argc, char **argv);
 int command_keys(struct cli *cli, int argc, char **argv);
 int command_deploy(struct cli *cli, int argc, char **argv);
@@ -87,6 +90,10 @@ int cli_metadata(struct json_writer *w, const struct cli_list *pairs);
 
 /* "sandpiper: text" to stderr. Returns STATUS_USAGE. */
 int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* A moment: "90s", "15m", "1h", "2d", "1w" ago, or a time as it stands; written as RFC 3339. False when it is
+ * neither. */
+bool cli_when(const char *text, char out[WALL_TEXT_BYTES]);
 
 /* ---- the gateway ---- */
 

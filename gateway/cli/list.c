@@ -95,27 +95,12 @@ static void print_invocations(struct walk *w, const struct reply *r, const struc
         print_invocation(r, v, width);
 }
 
-/* "90s", "15m", "1h", "2d", "1w" ago, or a time as it stands. False when it is neither. */
 static bool put_time(struct buf *path, const char *name, const char *text)
 {
-    static const struct {
-        char unit;
-        int64_t ms;
-    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}, {'w', 604800000}};
-    struct str s = str_of(text);
-    char formatted[WALL_TEXT_BYTES];
-    uint64_t n;
-    wall_t t;
-    for (size_t i = 0; i < sizeof units / sizeof *units && s.n > 1; i++)
-        if (s.p[s.n - 1] == units[i].unit && str_to_u64(str_make(s.p, s.n - 1), &n) && n < 100000) {
-            t.us = wall_now().us - (int64_t)n * units[i].ms * 1000;
-            wall_format(t, formatted);
-            walk_parameter(path, name, str_of(formatted));
-            return true;
-        }
-    if (!wall_parse(s, &t))
+    char when[WALL_TEXT_BYTES];
+    if (!cli_when(text, when))
         return false;
-    walk_parameter(path, name, s);
+    walk_parameter(path, name, str_of(when));
     return true;
 }
 

@@ -25,6 +25,9 @@ static const struct command commands[] = {
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
     {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
     {"keys", command_keys, "keys create: make an API key (needs the database)"},
+    {"webhooks", command_webhooks,
+     "webhooks list|create|delete|enable|rotate|test|deliveries|redeliver|replay"},
+    {"listen", command_listen, "print webhooks as they come, and forward them to a local address"},
     {"secrets", command_secrets, "secrets init DIR: make the keys that webhooks' secrets are sealed with"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };
