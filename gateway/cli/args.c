@@ -167,7 +167,7 @@ int cli_metadata(struct json_writer *w, const struct cli_list *pairs)
     return 0;
 }
 
-bool cli_when(const char *text, char out[WALL_TEXT_BYTES])
+bool cli_when(const char *text, char out[CLI_WHEN_BYTES])
 {
     static const struct {
         char unit;
@@ -182,8 +182,5 @@ bool cli_when(const char *text, char out[WALL_TEXT_BYTES])
             wall_format(t, out);
             return true;
         }
-    if (!wall_parse(s, &t))
-        return false;
-    wall_format(t, out);
-    return true;
+    return wall_parse(s, &t) && str_copy(s, out, CLI_WHEN_BYTES);
 }

@@ -91,9 +91,10 @@ int cli_metadata(struct json_writer *w, const struct cli_list *pairs);
 /* "sandpiper: text" to stderr. Returns STATUS_USAGE. */
 int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* A moment: "90s", "15m", "1h", "2d", "1w" ago, or a time as it stands; written as RFC 3339. False when it is
+/* A moment, as RFC 3339: "90s", "15m", "1h", "2d", "1w" ago, or a time as it stands. False when it is
  * neither. */
-bool cli_when(const char *text, char out[WALL_TEXT_BYTES]);
+enum { CLI_WHEN_BYTES = 64 };
+bool cli_when(const char *text, char out[CLI_WHEN_BYTES]);
 
 /* ---- the gateway ---- */
 

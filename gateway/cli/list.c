@@ -97,7 +97,7 @@ static void print_invocations(struct walk *w, const struct reply *r, const struc
 
 static bool put_time(struct buf *path, const char *name, const char *text)
 {
-    char when[WALL_TEXT_BYTES];
+    char when[CLI_WHEN_BYTES];
     if (!cli_when(text, when))
         return false;
     walk_parameter(path, name, str_of(when));

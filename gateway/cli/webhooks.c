@@ -290,7 +290,7 @@ static int replay_all(struct cli *cli, const char *id, char since[ID_MAX], const
 
 static int run_replay(struct cli *cli, const struct options *o, char **argv)
 {
-    char since[ID_MAX], until[WALL_TEXT_BYTES];
+    char since[ID_MAX], until[CLI_WHEN_BYTES];
     int64_t queued = 0;
     if (o->since == NULL || !cli_when(o->since, since) || (o->until != NULL && !cli_when(o->until, until)))
         return cli_error(
