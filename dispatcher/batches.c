@@ -17,7 +17,7 @@
 #include "webhooks.h"
 
 enum {
-    BUSY_MS = 20,
+    BUSY_MS = 50,
     IDLE_MS = 200,
     WATCH_MS = 100,
     LIST_MAX = 4096,

@@ -18,11 +18,15 @@
                                              "b.folded AND "                                          \
                                              "e.id BETWEEN b.first AND b.last) e "
 
+/* Open items that the queue may have: two ranges, one of each table. */
 static const char sql_get[] =
-    "SELECT " COLUMNS ", CASE WHEN b.ended_at IS NULL THEN (SELECT string_agg(uuid_send(o.id), ''::bytea) "
-    "FROM (SELECT v.id FROM invocations v LEFT JOIN LATERAL (SELECT r.id FROM results r WHERE r.id = v.id "
-    "OFFSET 0) r ON true WHERE v.id >= b.low AND v.id <= b.fed AND v.batch = b.id AND r.id IS NULL "
-    "ORDER BY v.id LIMIT 10000) o) END FROM batches b" JOIN_UNFOLDED "WHERE b.id = $1 AND b.tenant = $2";
+    "SELECT " COLUMNS
+    ", CASE WHEN b.ended_at IS NULL THEN (SELECT string_agg(uuid_send(o.id), ''::bytea) FROM "
+    "(SELECT v.id FROM invocations v WHERE v.id BETWEEN b.first AND b.last AND v.id >= b.low AND v.id <= "
+    "b.fed "
+    "AND v.batch = b.id EXCEPT SELECT r.id FROM results r WHERE r.id BETWEEN b.first AND b.last "
+    "AND r.id >= b.low AND r.id <= b.fed LIMIT 10000) o) END FROM batches b" JOIN_UNFOLDED
+    "WHERE b.id = $1 AND b.tenant = $2";
 static const char sql_list[] =
     "SELECT " COLUMNS ", NULL::bytea FROM (SELECT * FROM batches WHERE tenant = $1 AND id < $2 ORDER BY id "
     "DESC LIMIT $3) b" JOIN_UNFOLDED "ORDER BY b.id DESC";

@@ -18,39 +18,41 @@
     "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL"
 /* Whether it lies beyond its batch's cursor: then it is open, and nothing may be enqueued of it. */
 #define SWEEP_UNFED ", coalesce(i.id > (SELECT b.fed FROM batches b WHERE b.id = i.batch), false)"
-#define SWEEP_IS_FED ", false"
-#define SWEEP_JOINS                                                                                    \
-    " LEFT JOIN LATERAL (SELECT id FROM results r WHERE r.id = i.id OFFSET 0) r ON true "              \
-    "LEFT JOIN LATERAL (SELECT id FROM cancels c WHERE c.id = i.id OFFSET 0) c ON true "               \
-    "LEFT JOIN LATERAL (SELECT attempt, not_before, reruns, blames FROM attempts a WHERE a.id = i.id " \
-    "ORDER BY attempt DESC LIMIT 1) a ON true"
+#define SWEEP_NOT_ASKED ", false"
+/* bound: on ids, or "": it lets the executor leave all partitions alone but those of the ids at hand. */
+#define SWEEP_JOINS(bound)                                                                                  \
+    " LEFT JOIN LATERAL (SELECT id FROM results r WHERE r.id = i.id" bound " OFFSET 0) r ON true "          \
+    "LEFT JOIN LATERAL (SELECT id FROM cancels c WHERE c.id = i.id" bound " OFFSET 0) c ON true "           \
+    "LEFT JOIN LATERAL (SELECT attempt, not_before, reruns, blames FROM attempts a WHERE a.id = i.id" bound \
+    " ORDER BY attempt DESC LIMIT 1) a ON true"
+#define SWEEP_BOUND " AND id BETWEEN $2 AND $3"
 
 static const char sql_tenant[] =
-    "SELECT " SWEEP_COLUMNS SWEEP_IS_FED
+    "SELECT " SWEEP_COLUMNS SWEEP_NOT_ASKED
     " FROM (SELECT * FROM invocations WHERE tenant = $1 AND priority = $2 AND id > $3 "
-    "AND id <= $4 AND batch IS NULL ORDER BY id LIMIT $5) i" SWEEP_JOINS " ORDER BY i.id";
+    "AND id <= $4 AND batch IS NULL ORDER BY id LIMIT $5) i" SWEEP_JOINS("") " ORDER BY i.id";
 static const char sql_all[] =
     "SELECT " SWEEP_COLUMNS SWEEP_UNFED
-    " FROM (SELECT * FROM invocations WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3) i" SWEEP_JOINS
-    " ORDER BY i.id";
+    " FROM (SELECT * FROM invocations WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3) i" SWEEP_JOINS(
+        "") " ORDER BY i.id";
 static const char sql_due[] =
-    "SELECT " SWEEP_COLUMNS SWEEP_UNFED
+    "SELECT " SWEEP_COLUMNS SWEEP_NOT_ASKED
     " FROM (SELECT id AS due_id, attempt AS due_attempt, not_before AS due FROM attempts "
     "WHERE not_before <= now() AND (not_before, id) > ($1, $2) ORDER BY not_before, id LIMIT $3) d "
-    "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = d.due_id OFFSET 0) i ON true" SWEEP_JOINS
-    " WHERE a.attempt = d.due_attempt ORDER BY d.due, i.id";
+    "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = d.due_id OFFSET 0) i ON true" SWEEP_JOINS(
+        "") " WHERE a.attempt = d.due_attempt ORDER BY d.due, i.id";
 /* A limit below a day that passed after $1: the row is not older than $1 less a day. */
 static const char sql_deadlines[] =
-    "SELECT " SWEEP_COLUMNS SWEEP_UNFED " FROM (SELECT * FROM invocations WHERE queue_timeout_ms < 86400000 "
+    "SELECT " SWEEP_COLUMNS SWEEP_NOT_ASKED
+    " FROM (SELECT * FROM invocations WHERE queue_timeout_ms < 86400000 "
     "AND sandpiper_queue_deadline(id, queue_timeout_ms) <= now() "
     "AND (sandpiper_queue_deadline(id, queue_timeout_ms), id) > ($1, $2) "
     "AND id >= sandpiper_uuid_floor($1 - interval '1 day') "
-    "ORDER BY sandpiper_queue_deadline(id, queue_timeout_ms), id LIMIT $3) i" SWEEP_JOINS
-    " ORDER BY sandpiper_queue_deadline(i.id, i.queue_timeout_ms), i.id";
-static const char sql_ids[] =
-    "SELECT " SWEEP_COLUMNS SWEEP_UNFED " FROM unnest($1::uuid[]) AS w (id) "
-    "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = w.id OFFSET 0) i ON true" SWEEP_JOINS
-    " ORDER BY i.id";
+    "ORDER BY sandpiper_queue_deadline(id, queue_timeout_ms), id LIMIT $3) i" SWEEP_JOINS(
+        "") " ORDER BY sandpiper_queue_deadline(i.id, i.queue_timeout_ms), i.id";
+static const char sql_ids[] = "SELECT " SWEEP_COLUMNS SWEEP_NOT_ASKED " FROM unnest($1::uuid[]) AS w (id) "
+                              "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = w.id" SWEEP_BOUND
+                              " OFFSET 0) i ON true" SWEEP_JOINS(SWEEP_BOUND) " ORDER BY i.id";
 
 static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
 {
@@ -149,6 +151,19 @@ int sweep_deadlines(struct pg *pg, wall_t after, struct uuid after_id, int limit
     return after_time(pg, sql_deadlines, after, after_id, limit, deadline_ms, fn, arg);
 }
 
+static void put_bounds(struct pg_params *p, const struct uuid *ids, size_t n)
+{
+    struct uuid low = {0}, high = {0};
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || uuid_cmp(ids[i], low) < 0)
+            low = ids[i];
+        if (i == 0 || uuid_cmp(ids[i], high) > 0)
+            high = ids[i];
+    }
+    pg_put_uuid(p, low);
+    pg_put_uuid(p, high);
+}
+
 int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_ms, sweep_fn *fn, void *arg)
 {
     struct pg_params *p = pg_params_new(n * 32 + 256);
@@ -157,6 +172,7 @@ int sweep_ids(struct pg *pg, const struct uuid *ids, size_t n, int64_t deadline_
         for (size_t i = 0; i < n; i++)
             pg_put_uuid(p, ids[i]);
         pg_array_end(p);
+        put_bounds(p, ids, n);
     }
     return store_query(pg, sql_ids, p, deadline_ms, reply_rows, (void (*)(void))fn, arg, NULL);
 }

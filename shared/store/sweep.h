@@ -17,8 +17,8 @@ struct sweep_row {
     struct entry job; /* attempt and counters are those of the newest attempt */
     bool ended;       /* has a result */
     bool canceling;
-    bool batched;      /* of a batch */
-    bool unfed;        /* beyond its batch's cursor: it may be settled, never enqueued */
+    bool batched; /* of a batch */
+    bool unfed;   /* beyond its batch's cursor: it may be settled, never enqueued; sweep_all alone tells */
     wall_t not_before; /* of the newest attempt; 0 for the first */
 };
 typedef void sweep_fn(void *arg, const struct sweep_row *rows, size_t n, const struct err *err);
