@@ -49,6 +49,7 @@ int command_cancel(struct cli *cli, int argc, char **argv);
 int command_logs(struct cli *cli, int argc, char **argv);
 int command_ls(struct cli *cli, int argc, char **argv); /* list.c */
 int command_schedules(struct cli *cli, int argc, char **argv);
+int command_batch(struct cli *cli, int argc, char **argv);
 int command_agents(struct cli *cli, int argc, char **argv);
 
 /* ---- arguments ---- */

@@ -18,6 +18,7 @@ struct command {
 static const struct command commands[] = {
     {"deploy", command_deploy, "deploy DIR: make a new version of an agent from a directory"},
     {"invoke", command_invoke, "invoke AGENT [PROMPT]: run an agent and print its answer"},
+    {"batch", command_batch, "batch submit|status|results|cancel|ls: many invocations, submitted together"},
     {"ls", command_ls, "list invocations"},
     {"agents", command_agents, "list the agents"},
     {"get", command_get, "get ID: show an invocation"},
