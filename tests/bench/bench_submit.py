@@ -68,7 +68,6 @@ def run(figures):
         figures.row(f"{what}, 2 gateways", two["per_second"], peer, ratio_of=3)
         figures.row("  p50 of one, 1 gateway", one["p50_ms"], median(theirs)["p50_ms"] if theirs else None, unit="ms")
         figures.row("  p99 of one, 1 gateway", one["p99_ms"], median(theirs)["p99_ms"] if theirs else None, unit="ms")
-        figures.absent("batch of 100,000 NDJSON lines", "not built yet", "≥ 0.5 × COPY")
         figures.share("submit, ours", cpu, total)
         if peer_cpu:
             figures.share("submit, Fastify + BullMQ", peer_cpu, peer_jobs)
