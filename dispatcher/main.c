@@ -18,6 +18,7 @@
 #include "reclaim.h"
 #include "retries.h"
 #include "schedules.h"
+#include "store/batches.h"
 #include "store/schema_wait.h"
 #include "verdicts.h"
 #include "watch.h"
@@ -60,7 +61,9 @@ static void on_message(void *arg, struct str channel, struct str payload)
 
 static void pg_state(void *arg, bool connected)
 {
-    (void)arg;
+    struct app *app = arg;
+    if (connected)
+        batch_session(app->d.pg);
     if (connected)
         log_info("connected to PostgreSQL");
     else

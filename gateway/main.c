@@ -17,6 +17,7 @@
 #include "invocations.h"
 #include "ratelimit.h"
 #include "router.h"
+#include "store/batches.h"
 #include "store/lists.h"
 #include "store/schema_wait.h"
 #include "store/sweep.h"
@@ -97,6 +98,13 @@ static void write_keyed_state(void *arg, bool connected)
         handoff_pg_up(app->g.handoff, app->g.write_keyed);
 }
 
+static void read_state(void *arg, bool connected)
+{
+    struct app *app = arg;
+    if (connected)
+        batch_session(app->g.read);
+}
+
 static void lists_state(void *arg, bool connected)
 {
     struct app *app = arg;
@@ -150,7 +158,7 @@ static int open_stores(struct app *app, struct err *err)
         .url = app->settings.redis_url, .name = app->name, .on_state = sub_state, .arg = app};
     static const char *const channels[] = {QUEUE_CHANNEL_DONE};
     boot_application(g->boot, app->name);
-    if ((g->read = connect_pg(app, 16, NULL, err)) == NULL ||
+    if ((g->read = connect_pg(app, 16, read_state, err)) == NULL ||
         (g->write_small = connect_pg(app, 2, write_small_state, err)) == NULL ||
         (g->write_large = connect_pg(app, 2, write_large_state, err)) == NULL ||
         (g->write_keyed = connect_pg(app, 16, write_keyed_state, err)) == NULL ||

@@ -41,6 +41,15 @@ static const char sql_results[] =
     "AND (x.xid, x.id) > ($5::xid8, $6) AND x.xid < pg_snapshot_xmin(pg_current_snapshot()) "
     "ORDER BY x.xid, x.id LIMIT $7) e ON true WHERE b.id = $1 AND b.tenant = $2 ORDER BY e.xid, e.id";
 
+static const char sql_session[] = "SELECT set_config('enable_seqscan', 'off', false)";
+
+enum { SESSION_MS = 5000 };
+
+void batch_session(struct pg *pg)
+{
+    store_query(pg, sql_session, pg_params_new(64), SESSION_MS, store_reply_done, NULL, NULL, NULL);
+}
+
 static void read_batch(const struct pg_result *r, int i, struct batch *out)
 {
     *out = (struct batch){.id = pg_get_uuid(r, i, 0),

@@ -16,6 +16,10 @@
 #include "model/invocation.h"
 #include "postgres/pg.h"
 
+/* Connections that batches are read or fed on: call it in on_state, when connected. Plans are made once a
+ * connection, perhaps while a day's partition is empty: they must not read all of it for that ever after. */
+void batch_session(struct pg *pg);
+
 /* Views are valid during the callback. */
 struct batch {
     struct uuid id;
