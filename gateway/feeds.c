@@ -190,7 +190,7 @@ static void leave_line(struct feed *f)
     f->in_line = false;
 }
 
-/* The fetch is answered or given up: the next in line has its turn. */
+/* The fetch is answered or given up: this turn's task gives its place to the next in line. */
 static void fetch_over(struct feed *f)
 {
     struct feeds *fs = f->fs;
@@ -198,11 +198,7 @@ static void fetch_over(struct feed *f)
         return;
     f->fetching = false;
     fs->fetches--;
-    if (fs->line != NULL) {
-        struct feed *first = fs->line;
-        leave_line(first);
-        wake(first);
-    }
+    loop_task_post(fs->g->loop, &fs->turn, advance_all, fs);
 }
 
 /* ---- attempts and owners ---- */
@@ -276,11 +272,11 @@ static bool lacks(const struct feed *f, const struct feed_reader *r, enum output
 {
     if (!r->open || r->attempt != f->attempt)
         return false;
-    for (int k = 0; k < OUTPUT_STREAMS; k++)
-        if (r->at[k] < f->size[k]) {
-            *stream = (enum output_stream)k;
+    for (int i = 1; i <= OUTPUT_STREAMS; i++) { /* the streams in turn: neither waits for the other's end */
+        *stream = (enum output_stream)((f->fetch_of + i) % OUTPUT_STREAMS);
+        if (r->at[*stream] < f->size[*stream])
             return true;
-        }
+    }
     return false;
 }
 
@@ -330,6 +326,10 @@ static void advance_all(void *arg)
         DL_DELETE2(fs->dirty, f, dprev, dnext);
         f->dirty = false;
         advance(f);
+    }
+    while ((f = fs->line) != NULL && fs->fetches < FETCHES) {
+        leave_line(f);
+        advance(f); /* it may lack nothing any more */
     }
     HASH_ITER(hh, fs->posts, p, next)
     {
@@ -436,6 +436,8 @@ static void looked(struct feed *f, const struct queue_live *live)
         f->known = true;
         f->stale = live == NULL;
         tell_moved(f);
+    } else if (live != NULL) {
+        f->stale = false;
     }
     bool soon = f->phase == OUTPUT_OVER || mono_ms_between(f->born, now) < YOUNG_MS;
     int64_t wait = soon ? LOOK_SOON_MS : uuid_is_zero(f->owner) ? LOOK_MS : LOOK_OWNED_MS;

@@ -22,7 +22,8 @@ class Event:
 
 
 class Stream:
-    """One connection. Iterating gives its events until the server ends it; `comments` counts heartbeats."""
+    """One connection. Iterating gives its events until the server ends it, or `budget` bytes have come: `cut_inside`
+    says whether that was inside an event. `comments` counts heartbeats."""
 
     def __init__(self, client, id, last=None, timeout=60, headers=None, method="GET", port=None, body=None, sock=None):
         h = {"Authorization": f"Bearer {client.key}", "Accept": "text/event-stream", **(headers or {})}
@@ -37,7 +38,7 @@ class Stream:
         self.connection.request(method, path, body=body and json.dumps(body), headers=h)
         self.response = self.connection.getresponse()
         self.status, self.headers = self.response.status, self.response.headers
-        self.comments, self.retry = 0, None
+        self.comments, self.retry, self.budget, self.cut_inside = 0, None, None, False
         if self.status == 200:
             assert self.headers["Content-Type"] == "text/event-stream", self.headers["Content-Type"]
 
@@ -49,7 +50,10 @@ class Stream:
         id = name = data = None
         while True:
             line = self.response.readline()
-            if not line.endswith(b"\n"):
+            if self.budget is not None:
+                self.budget -= len(line)
+            if not line.endswith(b"\n") or (self.budget is not None and self.budget < 0):
+                self.cut_inside = id is not None
                 raise StopIteration
             assert b"\r" not in line, line
             line = line[:-1].decode()
@@ -122,19 +126,3 @@ class Seen:
             if self.result is not None or until(self):
                 break
         return self
-
-
-def follow(client, id, ports=None, tries=200):
-    """A patient client: resumes, at the next of the ports each time, until it has the result."""
-    seen = Seen()
-    for i in range(tries):
-        try:
-            s = Stream(client, id, last=seen.last, port=ports[i % len(ports)] if ports else None)
-            if s.status == 200:
-                seen.read(s)
-            s.close()
-        except (OSError, http.client.HTTPException):
-            pass
-        if seen.result is not None:
-            return seen
-    raise AssertionError(f"no result after {tries} connections")

@@ -14,7 +14,8 @@ import time
 import pytest
 
 from e2e_agents import make_stack
-from sse import Seen, Stream, follow, submit_stream
+from sim_stack import AGENT, SimStack
+from sse import Seen, Stream, submit_stream
 from stack import Client, in_threads, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
@@ -225,19 +226,20 @@ def test_a_record_with_line_ends_is_one_line(speaker):
 # ---- resuming ----
 
 def test_cut_at_a_hundred_places_and_resumed_elsewhere_it_is_the_same(pair, speaker):
-    size = 3_000_000
+    size = 6_000_000
     id = start(speaker, ["flood", size, 0.01], ["sleep", 0.2])
     out, err = flood(size)
-    seen, r, cuts, live = Seen(), random.Random(1), 0, 0
+    seen, r, cuts, live, inside = Seen(), random.Random(1), 0, 0, 0
     while seen.result is None:
         s = Stream(speaker, id, last=seen.last, port=ports(pair)[cuts % 2])
         assert s.status == 200
-        stop = len(seen.out) + r.randrange(1, 2 * size // 100)
-        seen.read(s, lambda x: cuts < 100 and len(x.out) >= stop)
+        s.budget = r.randrange(1, 120_000) if cuts < 100 else None  # bytes of the answer, not of events
+        seen.read(s)
+        inside += s.cut_inside
         live += speaker.get(id)["finished_at"] is None
         s.close()
         cuts += 1
-    assert cuts > 60 and live > 20, (cuts, live)
+    assert cuts > 100 and live > 50 and inside > 50, (cuts, live, inside)
     assert hashlib.sha256(seen.out).digest() == hashlib.sha256(out).digest()
     assert hashlib.sha256(seen.err).digest() == hashlib.sha256(err).digest()
     assert seen.gaps == [] and seen.result["status"] == "succeeded"
@@ -406,13 +408,14 @@ def test_a_killed_gateway_is_resumed_at_another(made):
 
 
 def test_a_gateway_that_stops_ends_its_streams_and_they_are_resumed(made):
-    s = made(gateways=2)
+    s = made(gateways=2, SANDPIPER_GATEWAY_DRAIN="40s")
     size = 1_500_000
     id = start(s.client, ["flood", size, 0.01])
     stream = Stream(s.client, id)
     seen = Seen().read(stream, lambda x: len(x.out) > size // 4)
     s.gateways[0].signal(signal.SIGTERM)
     assert seen.read(stream).result is None and list(stream) == []
+    assert stream.comments == 0, "it was to end at once"
     seen.read(Stream(s.client, id, last=seen.last, port=s.gateways[1].port))
     assert (seen.out, seen.err, seen.gaps) == (*flood(size), [])
     assert s.gateways[0].stop() == 0
@@ -477,3 +480,38 @@ def test_streams_are_bounded(made):
         posted = s.client.call("POST", "/v1/invocations", {"agent": "echo", "prompt": "x"}, {"Accept": "text/event-stream"})
         assert posted.status == 503 and s.count("select count(*) from invocations") == before
     assert [Seen().read(t).out for t in two] == [b"x", b"x"]
+
+
+# ---- many ----
+
+def test_hundreds_of_jobs_are_watched_at_once():
+    """More than may fetch at the same time; and an executor that dies under them."""
+    s = SimStack()
+    try:
+        s.start(gateways=2, executors=2)
+        order = json.dumps({"sim": {"run_ms": 6000, "pieces": 12, "output_bytes": 150_000, "stderr": "x" * 30_000}})
+        ids = [s.client.submit(AGENT, order).json["id"] for _ in range(200)]
+        killed = threading.Event()
+
+        def watch(i):
+            seen = Seen()
+            stream = Stream(s.client, ids[i], port=ports(s)[i % 2])
+            seen.read(stream, lambda x: len(x.out) >= 50_000)
+            if not killed.is_set():
+                with lock:
+                    if not killed.is_set():
+                        s.executors[0].kill()
+                        killed.set()
+            return seen.read(stream)
+
+        lock = threading.Lock()
+        watchers = in_threads([lambda i=i: watch(i) for i in range(200)], 200)
+        for seen in watchers:
+            assert seen.result["status"] == "succeeded"
+            out = s.client.call("GET", f"/v1/invocations/{seen.result['id']}/output").body
+            assert (seen.out, seen.err) == (out, b"x" * 30_000) and len(out) == 150_000
+            assert (seen.gaps == []) == (seen.result["attempt"] == 1)
+        again = sum(seen.result["attempt"] == 2 for seen in watchers)
+        assert 0 < again < 200, again
+    finally:
+        s.stop()
