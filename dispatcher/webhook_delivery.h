@@ -49,6 +49,7 @@ struct webhook_ends;
 
 struct webhooks {
     struct dispatcher *d;
+    struct pg *pg; /* of their own (webhook_session) */
     struct seal_private *private;
     struct webhook_keys *keys;
     struct http_client *http;

@@ -72,7 +72,7 @@ static void flush(void *arg)
         DL_APPEND(e->flight, d);
         ends[n++] = d->end;
     }
-    if (webhook_settle(e->w->d->pg, e->w->d->boot, ends, n, SETTLE_MS, on_settled, e) == 0)
+    if (webhook_settle(e->w->pg, e->w->d->boot, ends, n, SETTLE_MS, on_settled, e) == 0)
         return;
     give_back(e);
     loop_timer_start(e->again, AGAIN_MS);

@@ -231,8 +231,8 @@ void delivery_start(struct webhook_delivery *d)
         end(d, 0, false, -1);
     } else if (d->due.url.n > 0) {
         send_request(d, &s);
-    } else if (webhook_stream_put(d->w->d->pg, d->due.endpoint, d->end.id, str_of(d->webhook_id), s.at,
-                                  s.value, buf_view(&d->body), STREAM_PUT_MS, on_streamed, d) != 0) {
+    } else if (webhook_stream_put(d->w->pg, d->due.endpoint, d->end.id, str_of(d->webhook_id), s.at, s.value,
+                                  buf_view(&d->body), STREAM_PUT_MS, on_streamed, d) != 0) {
         set_error(d, "the database is not available");
         end(d, 0, false, -1);
     }

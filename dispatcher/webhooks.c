@@ -72,7 +72,7 @@ static void park_waiting(struct webhooks *w, struct lane *l, bool all)
     if (n == 0)
         return;
     l->has_parked = true;
-    if (webhook_park(w->d->pg, w->d->boot, refs, n, DB_MS, on_parked, NULL) != 0)
+    if (webhook_park(w->pg, w->d->boot, refs, n, DB_MS, on_parked, NULL) != 0)
         log_warn("webhooks could not be given back; their leases will end");
 }
 
@@ -105,7 +105,7 @@ static void take_lane(struct webhooks *w, struct lane *l)
         return;
     *t = (struct lane_take){.w = w, .lane = l->id, .limit = room < TAKE ? room : TAKE};
     l->taking =
-        webhook_take_lane(w->d->pg, w->d->boot, l->id, t->limit, w->lease_ms, DB_MS, on_lane_taken, t) == 0;
+        webhook_take_lane(w->pg, w->d->boot, l->id, t->limit, w->lease_ms, DB_MS, on_lane_taken, t) == 0;
     if (!l->taking)
         free(t);
 }
@@ -210,7 +210,7 @@ static void read_records(struct reading *r)
     size_t n = 0;
     DL_FOREACH(r->list, d)
     keys[n++] = (struct record_key){.id = d->due.event, .tenant = d->due.tenant};
-    if (n == 0 || records_get_event(r->w->d->pg, keys, n, DB_MS, on_records, r, NULL) != 0)
+    if (n == 0 || records_get_event(r->w->pg, keys, n, DB_MS, on_records, r, NULL) != 0)
         reading_free(r);
 }
 
@@ -284,7 +284,7 @@ static void take(struct webhooks *w)
     if (w->taking || limit <= 0)
         return;
     w->again = false;
-    w->taking = webhook_take(w->d->pg, w->d->boot, limit, full, full_lanes(w, full), w->lease_ms, DB_MS,
+    w->taking = webhook_take(w->pg, w->d->boot, limit, full, full_lanes(w, full), w->lease_ms, DB_MS,
                              on_taken, w) == 0;
 }
 
@@ -360,7 +360,7 @@ static void disable(struct webhooks *w, const struct webhook_delivery *d, const 
     id_format("whk", d->due.endpoint, id);
     log_warn("webhook endpoint disabled", LF_STR("endpoint", id), LF_INT("tenant", d->due.tenant),
              LF_STR("reason", reason));
-    webhook_disable(w->d->pg, d->due.endpoint, str_of(reason), DB_MS, on_disabled, NULL);
+    webhook_disable(w->pg, d->due.endpoint, str_of(reason), DB_MS, on_disabled, NULL);
 }
 
 /* A standing endpoint's health follows from its deliveries. */
@@ -437,7 +437,7 @@ static void on_parked_lanes(void *arg, const int64_t *lanes, size_t n, const str
 static void look(void *arg)
 {
     struct webhooks *w = arg;
-    webhook_parked_lanes(w->d->pg, w->lanes_after, FULL_MAX, DB_MS, on_parked_lanes, w);
+    webhook_parked_lanes(w->pg, w->lanes_after, FULL_MAX, DB_MS, on_parked_lanes, w);
 }
 
 static void on_trimmed(void *arg, const struct err *err)
@@ -450,8 +450,8 @@ static void on_trimmed(void *arg, const struct err *err)
 static void trim(void *arg)
 {
     struct webhooks *w = arg;
-    webhook_log_trim(w->d->pg, LOG_DAYS, DB_MS, on_trimmed, NULL);
-    webhook_tidy(w->d->pg, OUTBOX_DAYS, DB_MS, on_trimmed, NULL);
+    webhook_log_trim(w->pg, LOG_DAYS, DB_MS, on_trimmed, NULL);
+    webhook_tidy(w->pg, OUTBOX_DAYS, DB_MS, on_trimmed, NULL);
 }
 
 /* ---- leaving ---- */
@@ -502,13 +502,26 @@ static int read_settings(struct webhooks *w, struct err *err)
     return w->private != NULL ? 0 : -1;
 }
 
+static void pg_state(void *arg, bool connected)
+{
+    struct webhooks *w = arg;
+    if (connected)
+        webhook_session(w->pg);
+}
+
 static int open_parts(struct webhooks *w, struct err *err)
 {
     struct loop *loop = w->d->loop;
     const struct http_client_options http = {.user_agent = "Sandpiper-Webhooks/" SP_VERSION,
                                              .max_transfers = w->lanes.max};
     w->http = http_client_open(loop, &http, err);
-    if (w->http == NULL)
+    w->pg = pg_open(loop,
+                    &(struct pg_options){.url = w->d->settings->database_url,
+                                         .application = "sandpiper-dispatcher webhooks",
+                                         .on_state = pg_state,
+                                         .arg = w},
+                    err);
+    if (w->http == NULL || w->pg == NULL)
         return -1;
     w->keys = webhook_keys_new(w->private);
     w->ends = webhook_ends_new(w);
@@ -560,6 +573,7 @@ void webhooks_free(struct webhooks **webhooks)
     webhook_ends_free(&w->ends);
     lanes_free(&w->lanes);
     http_client_close(&w->http);
+    pg_close(&w->pg);
     webhook_keys_free(&w->keys);
     seal_private_free(&w->private);
     loop_task_cancel(w->d->loop, &w->turn);

@@ -218,6 +218,14 @@ static bool is_plain(struct str url)
     return url.n > 0 && url.n <= GUARD_URL_MAX_BYTES;
 }
 
+/* libcurl takes one slash, or three, for two. */
+static bool has_two_slashes(struct str url)
+{
+    const char *colon = memchr(url.p, ':', url.n);
+    size_t left = colon != NULL ? (size_t)(url.p + url.n - colon) : 0;
+    return left > 3 && colon[1] == '/' && colon[2] == '/' && colon[3] != '/';
+}
+
 static bool parts_read(struct str url, struct parts *p)
 {
     char text[GUARD_URL_MAX_BYTES + 1];
@@ -330,7 +338,7 @@ int guard_url(const struct http_guard *g, struct str url, struct err *err)
     if (!is_plain(url))
         return err_set(err, ERR_BAD_FIELD, "the url must be 1 to %d visible ASCII characters",
                        GUARD_URL_MAX_BYTES);
-    int rc = parts_read(url, &p)
+    int rc = has_two_slashes(url) && parts_read(url, &p)
                  ? check_parts(g, &p, err)
                  : err_set(err, ERR_BAD_FIELD, "the url cannot be read: https://host/path is the form");
     parts_deinit(&p);

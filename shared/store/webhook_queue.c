@@ -7,6 +7,15 @@
 
 #include "store/call.h"
 
+enum { SESSION_MS = 5000 };
+
+static const char sql_session[] = "SET synchronous_commit = off";
+
+void webhook_session(struct pg *pg)
+{
+    store_query(pg, sql_session, pg_params_new(64), SESSION_MS, store_reply_done, NULL, NULL, NULL);
+}
+
 /* ---- taking ---- */
 
 #define TAKEN                                                                                               \

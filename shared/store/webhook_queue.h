@@ -17,6 +17,11 @@
 #include "model/webhook.h"
 #include "postgres/pg.h"
 
+/* For a connection of this file's own, on its connect: commits are not waited for on the disk. What a crash
+ * of PostgreSQL then forgets is a lease, or that something was delivered: it is delivered once more, which a
+ * receiver has to expect in any case. The rows themselves are put into the outbox by others, durably. */
+void webhook_session(struct pg *pg);
+
 /* A row in hand, with where it goes. Views are valid during the callback. */
 struct webhook_due {
     struct uuid event, endpoint; /* endpoint == event: the hook that came with it */

@@ -191,6 +191,10 @@ static void refused_urls(void **state)
     (void)state;
     static const char *const bad[] = {
         /* not a URL, or not one of ours */
+        "http:/example.com/",
+        "http:///example.com/",
+        "http:example.com/",
+        "http:////example.com/",
         "",
         " ",
         "x",
