@@ -9,7 +9,8 @@
 
 enum { SESSION_MS = 5000 };
 
-static const char sql_session[] = "SET synchronous_commit = off";
+static const char sql_session[] =
+    "SELECT set_config('synchronous_commit', 'off', false), set_config('enable_seqscan', 'off', false)";
 
 void webhook_session(struct pg *pg)
 {

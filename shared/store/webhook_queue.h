@@ -19,7 +19,8 @@
 
 /* For a connection of this file's own, on its connect: commits are not waited for on the disk. What a crash
  * of PostgreSQL then forgets is a lease, or that something was delivered: it is delivered once more, which a
- * receiver has to expect in any case. The rows themselves are put into the outbox by others, durably. */
+ * receiver has to expect in any case. The rows themselves are put into the outbox by others, durably. And
+ * plans that were made while the outbox was empty do not read all of it when it is full. */
 void webhook_session(struct pg *pg);
 
 /* A row in hand, with where it goes. Views are valid during the callback. */
