@@ -399,6 +399,7 @@ static void enter_create(void *self)
 
 /* ---- upload ---- */
 
+#define TRACE_NAME "TRACEPARENT=" /* as OpenTelemetry's programs read it */
 #define PROMPT_FILE "/tmp/.sandpiper-prompt"
 
 static void on_uploaded(void *arg, const struct sandbox_failure *f)
@@ -516,9 +517,13 @@ static void enter_start(void *self)
     char *prompt = arg ? str_dup(j->entry.prompt) : NULL;
     const char *const args[] = {"-c", script, "agent", arg ? "arg" : "file", prompt != NULL ? prompt : "",
                                 NULL};
+    char trace[sizeof TRACE_NAME + TRACEPARENT_TEXT_BYTES] = TRACE_NAME;
+    traceparent_format(&j->entry.trace, trace + sizeof TRACE_NAME - 1);
+    const char *const env[] = {j->entry.trace.present ? trace : NULL, NULL};
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,
+                                       .env = env,
                                        .kill_after_ms = j->entry.timeout_ms + KILL_SLACK_MS,
                                        .start_deadline_ms = j->x->settings->start_deadline_ms};
     const struct sandbox_process_events events = {

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { ENTRY_VERSION = 2 };
+enum { ENTRY_VERSION = 3 };
 
 static void put(struct buf *b, uint64_t v, size_t bytes)
 {
@@ -33,17 +33,34 @@ static uint64_t get(struct reader *r, size_t bytes)
     return v;
 }
 
+static void get_bytes(struct reader *r, uint8_t *out, size_t n)
+{
+    if (r->left < n) {
+        r->bad = true;
+        return;
+    }
+    memcpy(out, r->p, n);
+    r->p += n;
+    r->left -= n;
+}
+
 static struct uuid get_uuid(struct reader *r)
 {
     struct uuid id = {0};
-    if (r->left < sizeof id.b) {
-        r->bad = true;
-        return id;
-    }
-    memcpy(id.b, r->p, sizeof id.b);
-    r->p += sizeof id.b;
-    r->left -= sizeof id.b;
+    get_bytes(r, id.b, sizeof id.b);
     return id;
+}
+
+static void get_trace(struct reader *r, struct traceparent *t)
+{
+    uint64_t present = get(r, 1);
+    r->bad = r->bad || present > 1;
+    t->present = present == 1;
+    if (!t->present)
+        return;
+    get_bytes(r, t->trace_id, sizeof t->trace_id);
+    get_bytes(r, t->parent_id, sizeof t->parent_id);
+    t->flags = (uint8_t)get(r, 1);
 }
 
 bool entry_encode(const struct entry *e, struct buf *out)
@@ -64,6 +81,12 @@ bool entry_encode(const struct entry *e, struct buf *out)
     put(out, (uint32_t)e->timeout_ms, 4);
     put(out, (uint64_t)e->queue_deadline.us, 8);
     put(out, (uint64_t)e->ready.us, 8);
+    put(out, e->trace.present ? 1 : 0, 1);
+    if (e->trace.present) {
+        buf_append(out, e->trace.trace_id, sizeof e->trace.trace_id);
+        buf_append(out, e->trace.parent_id, sizeof e->trace.parent_id);
+        put(out, e->trace.flags, 1);
+    }
     put(out, e->prompt_bytes, 4);
     put(out, e->prompt_inline ? 1 : 0, 1);
     if (e->prompt_inline)
@@ -99,6 +122,7 @@ bool entry_decode(struct str body, struct entry *e)
     e->timeout_ms = (int32_t)get(&r, 4);
     e->queue_deadline.us = (int64_t)get(&r, 8);
     e->ready.us = (int64_t)get(&r, 8);
+    get_trace(&r, &e->trace);
     e->prompt_bytes = (uint32_t)get(&r, 4);
     uint64_t with_prompt = get(&r, 1);
     r.bad = r.bad || with_prompt > 1;

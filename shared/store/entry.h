@@ -14,6 +14,7 @@
 #include "base/id.h"
 #include "base/str.h"
 #include "model/invocation.h"
+#include "model/traceparent.h"
 
 enum entry_kind { ENTRY_INVOCATION = 1, ENTRY_BUILD = 2 };
 
@@ -30,6 +31,7 @@ struct entry {
     int32_t timeout_ms;
     wall_t queue_deadline; /* not started by then: expired */
     wall_t ready;          /* when it could first have run: created, or a retry's not_before */
+    struct traceparent trace;
     uint32_t prompt_bytes;
     bool prompt_inline; /* prompt holds it; else it is in PostgreSQL */
     struct str prompt;  /* a view into the decoded body */

@@ -28,6 +28,10 @@ static struct entry sample(struct str prompt, bool prompt_inline)
                           .timeout_ms = 3600000,
                           .queue_deadline = {.us = 1795251234567891},
                           .ready = {.us = 1795251234560000},
+                          .trace = {.present = prompt_inline,
+                                    .trace_id = {prompt_inline, 2, 3},
+                                    .parent_id = {[7] = prompt_inline},
+                                    .flags = prompt_inline},
                           .prompt_bytes = prompt_inline ? (uint32_t)prompt.n : 4u * 1024 * 1024,
                           .prompt_inline = prompt_inline,
                           .prompt = prompt_inline ? prompt : str_of(NULL)};
@@ -49,6 +53,9 @@ static void same(const struct entry *a, const struct entry *b)
     assert_int_equal(a->timeout_ms, b->timeout_ms);
     assert_int_equal(a->queue_deadline.us, b->queue_deadline.us);
     assert_int_equal(a->ready.us, b->ready.us);
+    assert_int_equal(a->trace.present, b->trace.present);
+    if (a->trace.present)
+        assert_memory_equal(&a->trace, &b->trace, sizeof a->trace);
     assert_int_equal(a->prompt_bytes, b->prompt_bytes);
     assert_int_equal(a->prompt_inline, b->prompt_inline);
     assert_true(str_eq(a->prompt, b->prompt));

@@ -13,6 +13,7 @@
 #include "model/agent.h"
 #include "model/drr.h"
 #include "model/invocation.h"
+#include "model/traceparent.h"
 
 /* ---- invocations ---- */
 
@@ -357,6 +358,38 @@ static void run_commands(void **state)
     assert_false(agent_run_command("command", "0123456789", small, sizeof small));
 }
 
+static void a_trace_is_carried(void **state)
+{
+    (void)state;
+    static const char text[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    struct traceparent t;
+    char again[TRACEPARENT_TEXT_BYTES];
+    assert_true(traceparent_parse(STR("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), &t));
+    traceparent_format(&t, again);
+    assert_string_equal(again, text);
+    assert_true(
+        traceparent_parse(STR("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-is-new"), &t));
+    traceparent_format(&t, again);
+    assert_string_equal(again, text);
+    static const char *const ignored[] = {"",
+                                          "00",
+                                          "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+                                          "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-",
+                                          "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.x",
+                                          "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                                          "00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                                          "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                                          "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+                                          "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                                          "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01"};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
+        assert_false(traceparent_parse(str_of(ignored[i]), &t));
+        assert_false(t.present);
+        traceparent_format(&t, again);
+        assert_string_equal(again, "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +404,7 @@ int main(void)
         cmocka_unit_test(manifest_defaults),
         cmocka_unit_test(manifest_refusals),
         cmocka_unit_test(run_commands),
+        cmocka_unit_test(a_trace_is_carried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
