@@ -137,6 +137,7 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
     struct audit *a = arg;
     struct uuid ids[PAGE];
     if (err != NULL) {
+        log_warn("looking through open jobs failed; trying again", LF_ERR(err));
         next(a, AUDIT_ROWS, ROUND_MS);
         return;
     }

@@ -36,6 +36,7 @@ struct webhook_delivery {
     struct webhook_sealed secret, previous;
     struct buf body;
     char webhook_id[WEBHOOK_ID_BYTES];
+    char traceparent[TRACEPARENT_TEXT_BYTES]; /* of the request that submitted it; "" none */
     struct uuid attempt;
     mono_t taken, begun;
     struct http_transfer *transfer;

@@ -83,6 +83,7 @@ static struct json_writer payload_begin(struct webhook_delivery *d, wall_t at)
 void delivery_write_record(struct webhook_delivery *d, const struct record *r)
 {
     struct json_writer w = payload_begin(d, r->finished_at);
+    str_copy(r->traceparent, d->traceparent, sizeof d->traceparent);
     record_write_event(r, &d->body);
     jw_object_end(&w);
 }
@@ -191,9 +192,11 @@ static void send_request(struct webhook_delivery *d, const struct signature *s)
 {
     struct webhooks *w = d->w;
     struct err err = ERR_INIT;
-    char id[WEBHOOK_ID_BYTES + 16];
+    char id[WEBHOOK_ID_BYTES + 16], trace[TRACEPARENT_TEXT_BYTES + 16];
     snprintf(id, sizeof id, "webhook-id: %s", d->webhook_id);
-    const char *headers[] = {"Content-Type: application/json", id, s->timestamp, s->header, NULL};
+    snprintf(trace, sizeof trace, "traceparent: %s", d->traceparent);
+    const char *headers[] = {"Content-Type: application/json",         id,  s->timestamp, s->header,
+                             d->traceparent[0] != '\0' ? trace : NULL, NULL};
     const struct http_call call = {.method = "POST",
                                    .url = d->due.url.p,
                                    .headers = headers,

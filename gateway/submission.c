@@ -139,6 +139,23 @@ static bool is_own(const char *const *own, const char *name)
     return false;
 }
 
+static int read_not_before(struct reading *r, const struct json_value *root, struct err *err)
+{
+    struct str text;
+    wall_t at, now = wall_now();
+    const struct json_value *v = json_get(root, "not_before");
+    if (v == NULL)
+        return 0;
+    if (!json_str(v, &text) || !wall_parse(text, &at) || at.us > now.us + INV_NOT_BEFORE_MAX_MS * 1000)
+        return err_set(err, ERR_BAD_FIELD,
+                       "not_before must be an RFC 3339 time within 30 days, as in 2026-11-21T07:30:00Z");
+    if (at.us <= now.us)
+        return 0; /* at once */
+    r->sub->not_before = at;
+    r->sub->queue_timeout_ms += (at.us - now.us) / 1000; /* it begins to wait then */
+    return 0;
+}
+
 /* The names of the system's fields and of the caller's own. */
 static int check_names(const struct json_value *root, const char *const *own, struct err *err)
 {
@@ -165,7 +182,8 @@ int submission_read(const struct json *doc, const char *const *own, struct submi
         return err_set(err, ERR_BAD_JSON, "the body must be a JSON object");
     if (check_names(root, own, err) != 0 || read_agent(&r, root, err) != 0 ||
         read_prompt(&r, root, err) != 0 || read_limits(&r, root, err) != 0 ||
-        read_priority(&r, root, err) != 0 || read_retry(&r, root, err) != 0)
+        read_priority(&r, root, err) != 0 || read_retry(&r, root, err) != 0 ||
+        read_not_before(&r, root, err) != 0)
         return -1;
     return read_metadata(&r, root, err);
 }

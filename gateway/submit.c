@@ -80,6 +80,7 @@ static struct entry entry_of(const struct submission *sub)
                           .timeout_ms = sub->timeout_ms,
                           .queue_deadline = {.us = created.us + sub->queue_timeout_ms * 1000},
                           .ready = created,
+                          .trace = sub->trace,
                           .prompt_bytes = (uint32_t)sub->prompt.n,
                           .prompt_inline = sub->prompt.n <= INV_ENTRY_PROMPT_BYTES,
                           .prompt = sub->prompt};
@@ -112,7 +113,7 @@ static void accepted(struct submit *s)
     struct json_writer w = json_writer(&body);
     jw_object(&w);
     jw_kcstr(&w, "id", text);
-    jw_kcstr(&w, "status", inv_state_name(INV_QUEUED));
+    jw_kcstr(&w, "status", inv_state_name(s->sub.not_before.us != 0 ? INV_SCHEDULED : INV_QUEUED));
     jw_kstr(&w, "agent", s->agent.slug);
     jw_kint(&w, "version", s->sub.version);
     jw_ktime(&w, "created_at", uuid_time(id));
@@ -132,14 +133,23 @@ static void unknown(struct submit *s, const struct err *err)
     call_fail_code(s->c, ERR_OUTCOME_UNKNOWN, detail);
 }
 
+/* One that is to begin later has its place in PostgreSQL, where dispatchers look for it. */
+static void hand_off(struct gateway *g, struct submit *s)
+{
+    struct entry e = entry_of(&s->sub);
+    if (s->sub.not_before.us != 0)
+        handoff_drop(g->handoff, s->ticket);
+    else
+        handoff_commit(g->handoff, s->ticket, &e);
+}
+
 void invocation_committed(void *arg, struct submission *sub, const struct err *err)
 {
     struct gateway *g = arg;
     struct submit *s = (struct submit *)sub; /* sub is the first member */
     struct call *c = s->c;
     if (err == NULL && !sub->replayed) {
-        struct entry e = entry_of(sub);
-        handoff_commit(g->handoff, s->ticket, &e);
+        hand_off(g, s);
         metric_add(&g->metrics.row[M_SUBMITTED], 1);
         metric_observe(&g->metrics.row[M_COMMIT_SECONDS], (double)(loop_now(g->loop).us - s->began.us) / 1e6);
     } else if (err != NULL && err->code == ERR_OUTCOME_UNKNOWN) {
@@ -223,7 +233,7 @@ static void on_body(void *arg, struct http_request *req, struct str body)
         err_set(&err, ERR_OVERLOADED, "no memory");
     else
         s->doc = json_parse(http_body_view(s->body), &err);
-    static const char *const own[] = {"webhook", NULL};
+    static const char *const own[] = {"webhook", "not_before", NULL};
     if (s->doc == NULL || submission_read(s->doc, own, &s->sub, &s->agent, &err) != 0 ||
         read_hook(s, &err) != 0) {
         call_fail(c, &err);
@@ -245,6 +255,9 @@ void invocation_submit(struct call *c)
     c->free_data = submit_free;
     struct err err = ERR_INIT;
     struct str accept;
+    struct str trace;
+    if (http_header(c->req, "traceparent", &trace) && http_header_count(c->req, "traceparent") == 1)
+        traceparent_parse(trace, &s->sub.trace);
     s->wait_ms = show_wait(c, &err);
     s->stream = http_header(c->req, "Accept", &accept) && event_accepted(accept);
     if (s->stream && !events_room(c->g))

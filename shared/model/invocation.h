@@ -59,6 +59,7 @@ enum {
     INV_CHUNK_BYTES = 256 * 1024, /* a row of blobs */
 };
 #define INV_QUEUE_TIMEOUT_MAX_MS (30LL * 24 * 3600 * 1000)
+#define INV_NOT_BEFORE_MAX_MS (30LL * 24 * 3600 * 1000)
 
 /* What happened to an attempt, and what that asks for. */
 struct inv_attempt_end {

@@ -174,8 +174,11 @@ static void write_record(const struct record *r, const struct live_state *live, 
     jw_raw(&w, r->metadata.n > 0 ? r->metadata : STR("{}"));
     write_batch(&w, r);
     jw_ktime(&w, "created_at", uuid_time(r->id));
+    jw_ktime(&w, "not_before", r->not_before);
     jw_ktime(&w, "started_at", r->started_at);
     jw_ktime(&w, "finished_at", r->finished_at);
+    if (r->traceparent.n > 0)
+        jw_kstr(&w, "traceparent", r->traceparent);
     write_usage(&w, r);
     jw_object_end(&w);
 }

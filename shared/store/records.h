@@ -26,11 +26,12 @@ struct record {
     struct str metadata; /* JSON; empty: none */
     bool has_batch;
     struct uuid batch;
-    struct str custom_id; /* in its batch; empty without */
-    bool canceling;       /* a cancel is on record */
-    int16_t attempt;      /* the newest allocated */
-    wall_t not_before;    /* of the newest attempt, 0 for the first */
-    struct str attempts;  /* JSON array */
+    struct str custom_id;   /* in its batch; empty without */
+    struct str traceparent; /* empty: none */
+    bool canceling;         /* a cancel is on record */
+    int16_t attempt;        /* the newest allocated */
+    wall_t not_before;      /* of the newest attempt, 0 for the first */
+    struct str attempts;    /* JSON array */
 
     enum inv_state state; /* an ended state, or INV_NONE */
     int16_t result_attempt;

@@ -16,24 +16,30 @@ struct submitter {
 #define INVOCATION_COLUMNS                                                                                  \
     "id, tenant, agent, version, api_key, priority, timeout_ms, queue_timeout_ms, max_attempts, retry_on, " \
     "prompt, "                                                                                              \
-    "prompt_bytes, metadata"
+    "prompt_bytes, metadata, traceparent"
 #define INVOCATION_ARRAYS                                                                         \
     "unnest($1::uuid[], $2::int4[], $3::uuid[], $4::int4[], $5::uuid[], $6::int2[], $7::int4[], " \
     "$8::int8[], "                                                                                \
-    "$9::int2[], $10::int2[], $11::bytea[], $12::int4[], $13::text[])"
+    "$9::int2[], $10::int2[], $11::bytea[], $12::int4[], $13::text[], $14::text[])"
 
 static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS
                                 ") SELECT * FROM " INVOCATION_ARRAYS " ON CONFLICT (id) DO NOTHING";
 
-/* Large prompts and hooks in the same statement, so that they and the row are one commit. Plain submissions
- * go by the statement above and pay for neither. */
-#define HOOK_ARRAYS "unnest($17::uuid[], $18::int4[], $19::text[], $20::int8[], $21::text[], $22::bytea[])"
+/* Large prompts, hooks and later starts in the same statement, so that they and the row are one commit. Plain
+ * submissions go by the statement above and pay for none of them. */
+#define CHUNK_ARRAYS "unnest($15::uuid[], $16::int4[], $17::bytea[])"
+#define HOOK_ARRAYS "unnest($18::uuid[], $19::int4[], $20::text[], $21::int8[], $22::text[], $23::bytea[])"
+/* Attempt 1 has a row only when it is to begin later: dispatchers look for due rows. */
+#define START_INSERT                                                                                   \
+    "s AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "            \
+    "SELECT id, 1::int2, tenant, not_before, 'not_before', 0::int2, 0::int2 FROM unnest($24::uuid[], " \
+    "$25::int4[], $26::timestamptz[]) AS s (id, tenant, not_before)"
 static const char sql_large[] =
     "WITH b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
-    "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "
+    "SELECT id, 1, 0, chunk, data FROM " CHUNK_ARRAYS " AS c (id, chunk, data) "
     "ON CONFLICT DO NOTHING), "
     "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS ") SELECT * FROM " HOOK_ARRAYS
-    " ON CONFLICT DO NOTHING) "
+    " ON CONFLICT DO NOTHING), " START_INSERT " ON CONFLICT DO NOTHING) "
     "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
     " ON CONFLICT (id) DO NOTHING";
 
@@ -87,26 +93,20 @@ static void put_metadata(struct pg_params *p, const struct submission *s)
         pg_put_null(p, PG_TEXT);
 }
 
-#define COLUMN(type, put)                                 \
+/* One array over the rows for which `when` holds. */
+#define COLUMN_OF(type, when, put)                        \
     do {                                                  \
         pg_array_begin(p, type);                          \
         for (size_t i = 0; i < n; i++) {                  \
             const struct submission *s = sub_of(rows[i]); \
-            put;                                          \
-        }                                                 \
-        pg_array_end(p);                                  \
-    } while (0)
-
-#define HOOK(type, put)                                   \
-    do {                                                  \
-        pg_array_begin(p, type);                          \
-        for (size_t i = 0; i < n; i++) {                  \
-            const struct submission *s = sub_of(rows[i]); \
-            if (s->hook != NULL)                          \
+            if (when)                                     \
                 put;                                      \
         }                                                 \
         pg_array_end(p);                                  \
     } while (0)
+#define COLUMN(type, put) COLUMN_OF(type, true, put)
+#define HOOK(type, put) COLUMN_OF(type, s->hook != NULL, put)
+#define START(type, put) COLUMN_OF(type, s->not_before.us != 0, put)
 
 static void put_hooks(struct pg_params *p, struct writer_row *const *rows, size_t n)
 {
@@ -116,6 +116,23 @@ static void put_hooks(struct pg_params *p, struct writer_row *const *rows, size_
     HOOK(PG_INT8, pg_put_int8(p, s->hook->lane));
     HOOK(PG_TEXT, pg_put_text(p, str_of(s->hook->secret.key_id)));
     HOOK(PG_BYTEA, pg_put_bytea(p, webhook_sealed_view(&s->hook->secret)));
+}
+
+static void put_starts(struct pg_params *p, struct writer_row *const *rows, size_t n)
+{
+    START(PG_UUID, pg_put_uuid(p, s->row.key));
+    START(PG_INT4, pg_put_int4(p, s->tenant));
+    START(PG_TIMESTAMPTZ, pg_put_time(p, s->not_before));
+}
+
+static void put_trace(struct pg_params *p, const struct submission *s)
+{
+    char text[TRACEPARENT_TEXT_BYTES];
+    traceparent_format(&s->trace, text);
+    if (s->trace.present)
+        pg_put_text(p, str_of(text));
+    else
+        pg_put_null(p, PG_TEXT);
 }
 
 static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n, bool large)
@@ -133,10 +150,12 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     COLUMN(PG_BYTEA, put_prompt(p, s));
     COLUMN(PG_INT4, pg_put_int4(p, (int32_t)s->prompt.n));
     COLUMN(PG_TEXT, put_metadata(p, s));
+    COLUMN(PG_TEXT, put_trace(p, s));
     if (!large)
         return;
     put_chunks(p, rows, n);
     put_hooks(p, rows, n);
+    put_starts(p, rows, n);
 }
 
 static void group_done(void *arg, struct writer_row *row, const struct err *err)
@@ -180,14 +199,15 @@ void submitter_free(struct submitter **s)
 
 static const char sql_keyed[] =
     "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
-    "SELECT t, $23, $24, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
+    "SELECT t, $27, $28, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
     "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = "
     "excluded.invocation, "
     "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), "
     "b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
-    "SELECT id, 1, 0, chunk, data FROM unnest($14::uuid[], $15::int4[], $16::bytea[]) AS c (id, chunk, data) "
+    "SELECT id, 1, 0, chunk, data FROM " CHUNK_ARRAYS " AS c (id, chunk, data) "
     "WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING), "
     "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS ") SELECT * FROM " HOOK_ARRAYS
+    " WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING), " START_INSERT
     " WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING) "
     "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
     " WHERE EXISTS (SELECT FROM k) ON CONFLICT (id) DO NOTHING";
@@ -305,7 +325,7 @@ int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms,
     sub->row.key = uuid_new();
     sub->row.deadline = mono_add_ms(loop_now(s->loop), deadline_ms);
     sub->row.bytes = sub->prompt.n + sub->metadata.n + 160 + (sub->hook != NULL ? sub->hook->url.n + 200 : 0);
-    sub->row.is_large = sub->hook != NULL;
+    sub->row.is_large = sub->hook != NULL || sub->not_before.us != 0;
     sub->replayed = false;
     if (sub->idempotency_key.n > 0)
         return keyed_put(s, sub, err);

@@ -12,6 +12,7 @@
 #include "base/id.h"
 #include "crypto/crypto.h"
 #include "model/invocation.h"
+#include "model/traceparent.h"
 #include "store/webhooks.h"
 #include "store/writer.h"
 
@@ -29,7 +30,9 @@ struct submission {
     int64_t queue_timeout_ms;
     int16_t max_attempts, retry_on;
     struct str prompt;
-    struct str metadata;        /* JSON text; empty: none */
+    struct str metadata; /* JSON text; empty: none */
+    struct traceparent trace;
+    wall_t not_before;          /* 0: at once; queue_timeout_ms then covers the time until it, too */
     struct webhook_hook *hook;  /* the owner's; NULL: none */
     struct str idempotency_key; /* empty: none */
     uint8_t fingerprint[SHA256_BYTES];

@@ -15,7 +15,7 @@
     "coalesce(a.blames, 0::int2), "                                                                      \
     "CASE WHEN a.attempt IS NULL THEN 0::int2 ELSE (SELECT count(*)::int2 FROM attempts o WHERE o.id = " \
     "i.id "                                                                                              \
-    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL"
+    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL, i.traceparent"
 /* Whether it lies beyond its batch's cursor: then it is open, and nothing may be enqueued of it. */
 #define SWEEP_UNFED ", coalesce(i.id > (SELECT b.fed FROM batches b WHERE b.id = i.batch), false)"
 #define SWEEP_NOT_ASKED ", false"
@@ -59,7 +59,7 @@ static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
     *out = (struct sweep_row){.ended = pg_get_bool(r, i, 11),
                               .canceling = pg_get_bool(r, i, 12),
                               .batched = pg_get_bool(r, i, 18),
-                              .unfed = pg_get_bool(r, i, 19)};
+                              .unfed = pg_get_bool(r, i, 20)};
     struct entry *e = &out->job;
     *e = (struct entry){.kind = ENTRY_INVOCATION,
                         .id = pg_get_uuid(r, i, 0),
@@ -77,6 +77,7 @@ static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
                         .reruns = pg_get_int2(r, i, 15),
                         .blames = pg_get_int2(r, i, 16),
                         .own = pg_get_int2(r, i, 17)};
+    traceparent_parse(pg_get_str(r, i, 19), &e->trace);
     wall_t created = uuid_time(e->id);
     e->queue_deadline.us = created.us + pg_get_int8(r, i, 6) * 1000;
     if (!pg_is_null(r, i, 14))

@@ -2,7 +2,7 @@
  *
  *   input    the last argument of its command line; when that is empty, the file uploaded last
  *   {"sim": {"run_ms": …, "output": …, "output_bytes": …, "stderr": …, "pieces": …, "exit_code": …,
- *            "signal": …}}   at the end of the input: this program does so
+ *            "signal": …, "env": …}}   at the end of the input: this program does so
  *
  * A program's stream goes to everybody who asked for it (Start, Connect). What nobody listens to is dropped,
  * as envd does. It is paced by its slowest listener. */
@@ -173,11 +173,21 @@ static struct str order_in(struct str input)
     return str_of(NULL);
 }
 
-/* What the input itself asks for. False: it cannot be followed. */
-static bool plan_ask(struct plan *p, struct str input)
+/* Of its environment; "" when it is not set. */
+static struct str env_of(const struct json_value *envs, struct str name)
 {
-    static const char *const known[] = {"run_ms", "output",    "output_bytes", "stderr",
-                                        "pieces", "exit_code", "signal",       NULL};
+    struct str value;
+    for (const struct json_value *v = json_first(envs); v != NULL; v = json_next(v))
+        if (str_eq(json_key(v), name) && json_str(v, &value))
+            return value;
+    return STR("");
+}
+
+/* What the input itself asks for. False: it cannot be followed. */
+static bool plan_ask(struct plan *p, struct str input, const struct json_value *envs)
+{
+    static const char *const known[] = {"run_ms",    "output", "output_bytes", "stderr", "pieces",
+                                        "exit_code", "signal", "env",          NULL};
     struct err err = ERR_INIT;
     struct str text;
     int64_t bytes = -1;
@@ -195,6 +205,8 @@ static bool plan_ask(struct plan *p, struct str input)
                whole(doc, sim, "exit_code", 255, &p->exit_code);
         if (good && json_str(json_get(sim, "output"), &text))
             good = set_out(p, text);
+        if (good && json_str(json_get(sim, "env"), &text))
+            good = set_out(p, env_of(envs, text));
         if (good && bytes >= 0)
             good = set_bytes(p, bytes);
         if (good && json_str(json_get(sim, "stderr"), &text)) {
@@ -209,14 +221,15 @@ static bool plan_ask(struct plan *p, struct str input)
     return good;
 }
 
-static bool plan_make(struct plan *p, const struct options *o, struct str input)
+static bool plan_make(struct plan *p, const struct options *o, struct str input,
+                      const struct json_value *envs)
 {
     *p = (struct plan){
         .start_ms = span_draw(&o->start_span), .run_ms = span_draw(&o->run_span), .pieces = o->pieces};
     bool echo = strcmp(o->output, "echo") == 0;
     bool made =
         o->output_bytes > 0 ? set_bytes(p, o->output_bytes) : set_out(p, echo ? input : str_of(o->output));
-    return made && plan_ask(p, input);
+    return made && plan_ask(p, input, envs);
 }
 
 static void plan_drop(struct plan *p)
@@ -480,7 +493,7 @@ void program_start(struct box *b, struct http_request *r, struct str body)
     if (process == NULL || !json_str(json_get(process, "cmd"), &payload) ||
         (timed && !connect_timeout(text, &kill_after_ms))) {
         stream_refuse(r, "invalid_argument", "one message with process.cmd is expected");
-    } else if (!plan_make(&plan, &b->sim->o, input_of(b, process))) {
+    } else if (!plan_make(&plan, &b->sim->o, input_of(b, process), json_get(process, "envs"))) {
         plan_drop(&plan);
         stream_refuse(r, "invalid_argument", "the input's \"sim\" has unknown names or values out of range");
     } else {
