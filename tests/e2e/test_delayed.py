@@ -89,7 +89,7 @@ def test_a_redis_that_forgets_does_not_begin_it_early(stack):
     assert begun_after(stack.client.end(id), at)
 
 
-@pytest.mark.parametrize("value", ["tomorrow", 5, ahead(31 * 86400), "2026-13-01T00:00:00Z", None])
+@pytest.mark.parametrize("value", ["tomorrow", 5, "2999-01-01T00:00:00Z", "2026-13-01T00:00:00Z", None])
 def test_what_cannot_be_used_is_said(stack, value):
     a = stack.client.submit(AGENT, "x", not_before=value)
     assert a.status == 400 and a.json["code"] == "invalid_field" and "not_before" in a.json["detail"]
