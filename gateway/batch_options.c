@@ -9,17 +9,20 @@
 #include "model/batch.h"
 
 const char *const batch_options_query_names[] = {
-    "max_concurrency", "priority", "timeout_s", "queue_timeout_s", "agent", "metadata.", NULL};
+    "max_concurrency", "priority", "timeout_s", "queue_timeout_s", "agent", "webhook", "metadata.", NULL};
+enum { WEBHOOK_BYTES = 8 * 1024 };
 
 void batch_options_init(struct batch_options *o)
 {
     *o = (struct batch_options){.priority = INV_LOW, .queue_timeout_ms = INV_QUEUE_TIMEOUT_DEFAULT_MS};
     buf_init(&o->metadata, INV_METADATA_MAX_BYTES);
+    buf_init(&o->webhook, WEBHOOK_BYTES);
 }
 
 void batch_options_deinit(struct batch_options *o)
 {
     buf_deinit(&o->metadata);
+    buf_deinit(&o->webhook);
 }
 
 static int take_agent(struct batch_options *o, struct str text, struct err *err)
@@ -73,6 +76,18 @@ static void apply(struct batch_options *o, const struct numbers *n)
 
 /* ---- the query ---- */
 
+/* Its address only: a secret would stand in the logs of everything on the way. */
+static int query_webhook(struct batch_options *o, struct str url, struct err *err)
+{
+    if (!str_is_utf8(url))
+        return err_set(err, ERR_BAD_QUERY, "webhook must be a URL");
+    struct json_writer w = json_writer(&o->webhook);
+    jw_object(&w);
+    jw_kstr(&w, "url", url);
+    jw_object_end(&w);
+    return o->webhook.failed ? err_set(err, ERR_BAD_QUERY, "webhook: the URL is too long") : 0;
+}
+
 static int query_metadata(struct batch_options *o, struct http_request *req, struct err *err)
 {
     static const struct str prefix = {.p = "metadata.", .n = 9};
@@ -118,6 +133,8 @@ int batch_options_query(struct batch_options *o, struct http_request *req, struc
         got = take_priority(o, v, err);
     if (got == 0 && (got = http_query_get(req, "agent", &v, err)) > 0)
         got = take_agent(o, v, err);
+    if (got == 0 && (got = http_query_get(req, "webhook", &v, err)) > 0)
+        got = query_webhook(o, v, err);
     if (got == 0)
         got = query_metadata(o, req, err);
     if (got != 0 && err->code == ERR_BAD_FIELD)
@@ -153,8 +170,11 @@ static int read_frame(struct batch_options *o, const struct json *doc, struct er
         return -1;
     if (json_type_of(items) != JSON_ARRAY || json_first(items) != NULL) /* cut out of it, when it was there */
         return err_set(err, ERR_MISSING_FIELD, "items is required: an array of submissions");
-    if (json_get(root, "webhook") != NULL)
-        return err_set(err, ERR_UNSUPPORTED, "\"webhook\" is not available in this version");
+    if (json_get(root, "webhook") != NULL) {
+        buf_clear(&o->webhook);
+        if (!buf_str(&o->webhook, json_member_source(doc, "webhook")))
+            return err_set(err, ERR_BAD_FIELD, "webhook has at most %d bytes", WEBHOOK_BYTES);
+    }
     for (int i = 0; i < NUMBER_ROWS; i++) {
         int64_t value = 0;
         v = json_get(root, number_rows[i].name);

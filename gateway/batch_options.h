@@ -16,6 +16,7 @@ struct batch_options {
     char agent[AGENT_SLUG_BYTES]; /* for items without; "": they must have one */
     int32_t agent_version;        /* 0: the serving one */
     struct buf metadata;          /* JSON; empty: none */
+    struct buf webhook;           /* a hook's JSON, unchecked; empty: none */
 };
 
 void batch_options_init(struct batch_options *o);

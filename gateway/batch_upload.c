@@ -36,6 +36,8 @@ struct upload {
     bool counted;
     struct agent_target *targets;
     size_t resolving;
+    struct json *hook_doc; /* what the hook's views lead into */
+    struct webhook_input hook;
     struct batch_new batch;
     mono_t look_until;
     struct loop_timer *look;
@@ -49,6 +51,8 @@ static void upload_free(void *data)
     loop_task_cancel(u->c->g->loop, &u->go_on);
     loop_timer_free(&u->look);
     batch_input_free(&u->input);
+    crypto_wipe(u->hook.secret, sizeof u->hook.secret);
+    json_free(&u->hook_doc);
     batch_options_deinit(&u->options);
     free(u->targets);
     free(u->key);
@@ -106,6 +110,14 @@ static void answer_unknown(struct upload *u)
     call_fail_code(u->c, ERR_OUTCOME_UNKNOWN, detail);
 }
 
+/* A secret that was made up is shown this once. */
+static void answer_accepted(struct upload *u)
+{
+    if (u->c->req != NULL && u->hook.secret[0] != '\0')
+        http_set_header(u->c->req, WEBHOOK_SECRET_HEADER, str_of(u->hook.secret));
+    batch_answer(u->c, u->batch.id, 202, 202);
+}
+
 /* ---- the commit ---- */
 
 static void look_again(void *arg);
@@ -117,7 +129,7 @@ static void on_looked(void *arg, const struct batch *batches, size_t n, const st
     (void)batches;
     if (err == NULL && n == 1) {
         if (call_leave(c))
-            batch_answer(c, u->batch.id, 202, 202);
+            answer_accepted(u);
         return;
     }
     if (mono_before(loop_now(c->g->loop), u->look_until) && !c->ended) {
@@ -153,7 +165,7 @@ static void on_loaded(void *arg, const struct err *err)
     } else if (err != NULL) {
         call_fail(c, err);
     } else {
-        batch_answer(c, u->batch.id, 202, 202);
+        answer_accepted(u);
     }
 }
 
@@ -191,6 +203,45 @@ static void load(struct upload *u)
         call_fail(c, &err);
 }
 
+/* ---- its webhook: on record before the batch, without which it never does anything ---- */
+
+static int read_hook(struct upload *u, struct err *err)
+{
+    const struct gateway *g = u->c->g;
+    if (u->options.webhook.len == 0)
+        return 0;
+    u->hook_doc = json_parse(buf_view(&u->options.webhook), err);
+    if (u->hook_doc == NULL)
+        return -1;
+    return webhook_read_hook(&g->webhook_rules, u->c->tenant, json_root(u->hook_doc), &u->hook, err);
+}
+
+static void on_hooked(void *arg, const struct err *err)
+{
+    struct upload *u = arg;
+    if (!call_leave(u->c))
+        return;
+    if (err != NULL)
+        call_fail_query(u->c, err);
+    else
+        load(u);
+}
+
+static void hook_and_load(struct upload *u)
+{
+    struct call *c = u->c;
+    struct err err = ERR_INIT;
+    if (u->hook_doc == NULL) {
+        load(u);
+        return;
+    }
+    call_enter(c);
+    if (webhook_hook_put(c->g->files, c->tenant, u->batch.id, &u->hook.hook, ADMIT_MS, on_hooked, u, &err) !=
+            0 &&
+        call_leave(c))
+        call_fail(c, &err);
+}
+
 /* ---- admission ---- */
 
 static void on_admission(void *arg, const struct batch_admission *a, const struct err *err)
@@ -208,7 +259,7 @@ static void on_admission(void *arg, const struct batch_admission *a, const struc
     else if (a->open >= OPEN_MAX)
         call_fail_code(c, ERR_TOO_MANY, "256 batches have not ended; wait for some of them, or cancel them");
     else
-        load(u);
+        hook_and_load(u);
 }
 
 static void admit(struct upload *u)
@@ -323,6 +374,7 @@ static void on_end(void *arg, struct http_request *req)
     struct call *c = u->c;
     size_t n;
     uint64_t all;
+    struct err err = ERR_INIT;
     crypto_sha256_final(&u->hash, u->fingerprint);
     batch_input_end(u->input, &u->options);
     batch_input_faults(u->input, &n, &all);
@@ -333,6 +385,8 @@ static void on_end(void *arg, struct http_request *req)
         refuse(u);
     else if (u->targets == NULL)
         call_fail_code(c, ERR_OVERLOADED, NULL);
+    else if (read_hook(u, &err) != 0)
+        call_fail(c, &err);
     else
         resolve_next(u);
 }

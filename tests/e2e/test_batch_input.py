@@ -99,7 +99,7 @@ WHOLES = [
     (b'{"items": [' + GOOD + b'], "items": []}', JSON, "", 400, "invalid_json", "occurs twice"),
     (b'{"items": [' + GOOD + b'], "max_concurency": 1}', JSON, "", 400, "unknown_field", '"max_concurrency"'),
     (b'{"items": [' + GOOD + b'], "max_concurrency": 0}', JSON, "", 400, "invalid_field", "max_concurrency"),
-    (b'{"items": [' + GOOD + b'], "webhook": {}}', JSON, "", 400, "unsupported_feature", "webhook"),
+    (b'{"items": [' + GOOD + b'], "webhook": {}}', JSON, "", 400, "missing_field", "webhook"),
     (b'{"x": "' + b"y" * 70000 + b'", "items": []}', JSON, "", 400, "invalid_json", "besides the items"),
     (GOOD, NDJSON, "?max_concurency=1", 400, "invalid_query", "max_concurrency"),
     (GOOD, NDJSON, "?max_concurrency=x", 400, "invalid_query", "max_concurrency"),

@@ -368,3 +368,24 @@ def test_batches_tell_of_their_items_and_of_their_end(stack, client, receiver):
     assert len(later) == 31 and len({g.id for g in later}) == 31
     assert [g.json["data"]["counts"]["canceled"] for g in later if g.path == "/batch"] == [30]
     assert {g.json["type"] for g in later if g.path == "/items"} == {"invocation.canceled"}
+
+
+def test_a_batchs_own_hook(stack, client, receiver):
+    items = [{"agent": "echo", "prompt": "x"}] * 3
+    secret = create(client, receiver.url("/other"), events=["invocation.error"])["secret"]
+    a = client.call("POST", "/v1/batches", {"items": items, "webhook": {"url": receiver.url("/own"), "secret": secret}})
+    assert a.status == 202 and "Sandpiper-Webhook-Secret" not in a.headers
+    (got,) = receiver.wait(1)
+    assert got.path == "/own" and got.verify(secret) and got.json["type"] == "batch.completed"
+    assert got.json["data"]["id"] == a.json["id"] and got.json["data"]["counts"]["succeeded"] == 3
+    lines = b"".join(json.dumps(i).encode() + b"\n" for i in items)
+    b = client.call("POST", f"/v1/batches?webhook={receiver.url('/query')}", lines, {"Content-Type": "application/x-ndjson"})
+    made_up = b.headers["Sandpiper-Webhook-Secret"]
+    got = receiver.wait(2)[1]
+    assert got.path == "/query" and got.verify(made_up) and got.json["data"]["id"] == b.json["id"]
+    settled(stack)
+    assert receiver.count() == 2
+    for bad in ({"url": "http://10.0.0.1/"}, {"url": "ftp://x/"}, {}, "http://x/", {"url": receiver.url(), "secre": "x"}):
+        c = client.call("POST", "/v1/batches", {"items": items, "webhook": bad})
+        assert c.status == 400 and "webhook" in c.body.decode(), (bad, c.body)
+    assert len(client.call("GET", "/v1/batches").json["data"]) == 2
