@@ -10,6 +10,7 @@ import time
 import pytest
 
 from e2e_agents import make_stack
+from sim_stack import AGENT, SimStack
 from stack import Client, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
@@ -300,6 +301,25 @@ def test_a_batch_does_not_hold_up_its_tenants_other_jobs(made):
     assert stack.client.run("echo", "between")["status"] == "succeeded"
     assert look(stack.client, b["id"])["ended"] < 150, "the batch was over before"
     end(stack.client, b["id"])
+
+
+def test_entries_that_nobody_claims_leave_room_for_urgent_ones():
+    """A batch fills half of its tenant's window: while executors have other work, the rest is for what is submitted meanwhile."""
+    stack = SimStack(SANDPIPER_EXECUTOR_JOBS="1", SANDPIPER_TENANT_WINDOW="8")
+    try:
+        stack.start()
+        busy = Client(stack.gateways[0].port, stack.new_key("busy"))
+        busy.deploy(AGENT, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+        long = json.dumps({"sim": {"run_ms": 600_000}})
+        first = busy.submit(AGENT, long).json["id"]
+        until("the only slot is taken", lambda: busy.get(first)["status"] == "running")
+        submit(stack.client, [{"agent": AGENT, "prompt": "x"}] * 50)
+        until("the batch has its half", lambda: stack.redis_cli("xlen", "sp:q:low:0") == "4")
+        stack.client.submit(AGENT, "urgent")
+        until("the urgent one is on its stream", lambda: stack.redis_cli("xlen", "sp:q:normal:0") == "2", 10)
+        assert stack.redis_cli("xlen", "sp:q:low:0") == "4"
+    finally:
+        stack.stop()
 
 
 def test_without_redis_counts_are_stale_and_right(made):
