@@ -54,6 +54,7 @@ FAULTS = [
     (good(metadata=[1]), [(1, "invalid_field", "metadata must be an object")]),
     (good(metadata={"k": "v" * 17000}), [(1, "metadata_too_large", "the limit is 16384")]),
     (good(webhook={"url": "https://example.com"}), [(1, "unsupported_feature", "webhook")]),
+    (good(not_before="2099-01-01T00:00:00Z"), [(1, "unsupported_feature", "not_before")]),
     (good(agent="nobody") + GOOD + good(agent="nobody") + good(agent="echo@99"),
      [(1, "agent_not_found", 'no agent "nobody"'), (4, "agent_not_found", "no version 99")]),
     (b'{"agent":"echo","prompt":"\xff"}\n', [(1, "invalid_json", "not UTF-8")]),
