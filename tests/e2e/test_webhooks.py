@@ -389,3 +389,13 @@ def test_a_batchs_own_hook(stack, client, receiver):
         c = client.call("POST", "/v1/batches", {"items": items, "webhook": bad})
         assert c.status == 400 and "webhook" in c.body.decode(), (bad, c.body)
     assert len(client.call("GET", "/v1/batches").json["data"]) == 2
+
+
+def test_a_trace_goes_on_to_the_receiver(client, receiver):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    create(client, receiver.url())
+    client.call("POST", "/v1/invocations", {"agent": "echo", "prompt": "x"}, {"traceparent": trace})
+    (got,) = receiver.wait(1)
+    assert got.headers["traceparent"] == trace and got.json["data"]["traceparent"] == trace
+    client.run("echo", "without")
+    assert "traceparent" not in receiver.wait(2)[1].headers
