@@ -62,7 +62,9 @@ struct webhooks {
     struct webhook_delivery *running;
     int in_hand;
     int64_t lease_ms; /* two attempts' time, and some for the database */
+    int asked;        /* rows that the last look asked for: as many were there, there may be more */
     bool taking, again, off;
+    bool hungry;         /* rows were left because too many are in hand */
     int64_t lanes_after; /* where the look for parked lanes goes on */
     struct loop_timer *poll, *tick, *look, *trim;
     struct loop_task turn;

@@ -46,7 +46,8 @@ struct lane {
 struct lanes {
     struct lane *all; /* by id */
     struct lane *dirty;
-    bool starved; /* one had to leave deliveries waiting, because all places were taken */
+    int64_t cursor; /* the lane whose turn it is when places are scarce */
+    bool starved;   /* one had to leave deliveries waiting, because all places were taken */
     int max, max_each;
     int64_t pause_ms; /* the first opening's length */
     int running, unproven;

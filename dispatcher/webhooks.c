@@ -121,20 +121,31 @@ static void run_lane(struct webhooks *w, struct lane *l)
         lane_started(&w->lanes, l, now_of(w));
         delivery_start(d); /* its end only posts a turn */
     }
-    if (l->waiting != NULL && l->state == LANE_CLOSED && l->running < l->limit)
-        w->lanes.starved = true;
-    if (l->waiting == NULL && l->has_parked && !l->taking && !w->off && lane_may_start(&w->lanes, l))
+    bool wants = l->waiting != NULL || (l->has_parked && !l->taking && !w->off);
+    if (!wants)
+        return;
+    if (l->waiting == NULL && lane_may_start(&w->lanes, l))
         take_lane(w, l);
+    else if (l->state == LANE_CLOSED && l->running < l->limit)
+        w->lanes.starved = true; /* for want of places: it has its turn when there are some */
 }
 
+/* All lanes, in turn: where it ended for want of places it goes on the next time, so that none is left out.
+ */
 static void run_lanes(struct webhooks *w)
 {
-    struct lane *l, *next;
-    w->lanes.starved = false;
-    HASH_ITER(hh, w->lanes.all, l, next)
-    {
+    struct lanes *ls = &w->lanes;
+    struct lane *l;
+    size_t left = HASH_COUNT(ls->all);
+    HASH_FIND(hh, ls->all, &ls->cursor, sizeof ls->cursor, l);
+    l = l != NULL ? l : ls->all;
+    ls->starved = false;
+    for (; left > 0 && ls->running < ls->max; left--) {
         run_lane(w, l);
+        l = l->hh.next != NULL ? l->hh.next : ls->all;
     }
+    ls->starved = ls->starved || left > 0;
+    ls->cursor = l != NULL ? l->id : 0;
 }
 
 /* ---- rows in hand ---- */
@@ -239,9 +250,14 @@ static void take_in(struct webhooks *w, const struct webhook_due *rows, size_t n
 
 /* ---- taking ---- */
 
+static int held_at_most(const struct webhooks *w)
+{
+    return w->lanes.max * HOLD;
+}
+
 static int room(const struct webhooks *w)
 {
-    int left = w->lanes.max * HOLD - w->in_hand;
+    int left = held_at_most(w) - w->in_hand;
     return left < TAKE ? left : TAKE;
 }
 
@@ -281,9 +297,11 @@ static void take(struct webhooks *w)
     if (w->off)
         return;
     w->again = w->again || w->taking;
-    if (w->taking || limit <= 0)
+    w->hungry = limit <= 0;
+    if (w->taking || w->hungry)
         return;
     w->again = false;
+    w->asked = limit;
     w->taking = webhook_take(w->pg, w->d->boot, limit, full, full_lanes(w, full), w->lease_ms, DB_MS,
                              on_taken, w) == 0;
 }
@@ -301,7 +319,7 @@ static void on_taken(void *arg, const struct webhook_due *rows, size_t n, int64_
         note_parked(w);
     if (n > 0)
         take_in(w, rows, n);
-    if (examined >= TAKE || w->again)
+    if (examined >= w->asked || w->again)
         take(w);
 }
 
@@ -331,10 +349,11 @@ static void turn(void *arg)
     for (struct lane *l = dirty, *next; l != NULL; l = next) {
         next = l->next_dirty;
         l->dirty = false;
-        run_lane(w, l);
+        if (!w->lanes.starved)
+            run_lane(w, l);
     }
     if (w->lanes.starved)
-        run_lanes(w);
+        run_lanes(w); /* the lane that gave a place back must not be the one that gets it, always */
     if (w->again)
         take(w);
 }
@@ -398,6 +417,12 @@ void webhooks_ended(struct webhooks *w, struct webhook_delivery *d, int64_t aske
 void webhooks_gone(struct webhooks *w)
 {
     w->in_hand--;
+    int enough = held_at_most(w) < TAKE ? held_at_most(w) / 2 : TAKE / 2;
+    if (!w->hungry || w->off || room(w) < enough)
+        return;
+    w->hungry = false;
+    w->again = true;
+    post_turn(w);
 }
 
 /* ---- timers ---- */

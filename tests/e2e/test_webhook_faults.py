@@ -266,3 +266,23 @@ def test_the_dispatchers_stop_gives_rows_back_at_once(stack, client):
     stack.dispatchers[0] = stack.add_dispatcher()
     stack.dispatchers.pop()
     hanging.close()
+
+
+def test_more_receivers_than_places(stack):
+    """With few places and few rows in hand, many receivers are served all the same, and none waits for the next look."""
+    small = stack.add_dispatcher(SANDPIPER_WEBHOOK_CONCURRENCY="4", SANDPIPER_WEBHOOK_ENDPOINT_CONCURRENCY="2")
+    big = stack.dispatchers[0]
+    big.stop()
+    client = Client(stack.gateways[0].port, stack.new_key("many-receivers"))
+    client.deploy(AGENT, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+    receivers = [Receiver() for _ in range(12)]
+    for r in receivers:
+        endpoint(client, r.url())
+    in_threads([lambda i=i: client.run(AGENT, f"job {i}") for i in range(40)], 8)
+    for r in receivers:
+        got = r.wait(40, 60)
+        assert len({g.id for g in got}) == 40
+        r.close()
+    until("the outbox is empty", lambda: stack.count("select count(*) from outbox") == 0)
+    assert small.alive()
+    stack.dispatchers[0] = big.start()
