@@ -215,7 +215,7 @@ static void replay(struct call *c, const struct json *doc)
 {
     struct err err = ERR_INIT;
     struct uuid id, after, before;
-    bool all;
+    bool all = false;
     if (!webhook_id_of(c, &id))
         return;
     struct put *p = put_new(c, id);
