@@ -207,8 +207,10 @@ def fields():
         ("nested: says where", {"retry": {"zzzzzz": 1}}, "retry"),
     ]:
         yield f"unknown field: {name}", S(**extra), 400, "unknown_field" if name != "timeout" else "unknown_field", word
-    for name in ("not_before", "env", "files"):
+    for name in ("env", "files"):
         yield f"not in this version: {name}", S(**{name: {}}), 400, "unsupported_feature", name
+    for bad in (5, "tomorrow", "2999-01-01T00:00:00Z", {}):
+        yield f"not_before of {bad!r}", S(not_before=bad), 400, "invalid_field", "not_before"
     yield "no agent", S(agent=...), 400, "missing_field", "agent"
     yield "no prompt", S(prompt=...), 400, "missing_field", "prompt"
     yield "an empty object", J("{}"), 400, "missing_field", "agent"

@@ -8,7 +8,7 @@ A ```sh block is typed into a terminal; the ```text block after it is what then 
     _bytes;
   * white space stands for white space: columns may be wider.
 
-Everything else must be there, in this order, and nothing before or after it.
+Everything else must be there, in this order, and nothing before or after it. A ```json block shows data that nobody prints.
 
 All of it happens in namespaces of its own: there port 8080 is free, /tmp is empty, and what runs ends with the test. A developer's
 quickstart beside it is not touched. The way out is slirp4netns's, for quickstart may have to fetch something."""
@@ -105,7 +105,7 @@ def test_the_rules():
 def test_blocks_are_commands_and_outputs():
     """A block of commands that this test would not see is a mistake."""
     blocks = blocks_of(README.read_text())
-    assert {b.kind for b in blocks} <= {"sh", "text", "indented"}
+    assert {b.kind for b in blocks} <= {"sh", "text", "json", "indented"}
     for before, b in zip([None] + blocks, blocks):
         assert b.kind != "text" or before.kind == "sh", f"README.md:{b.line}: the output of which command?"
         assert b.kind != "indented" or "──" in b.text, f"README.md:{b.line}: commands go into a fenced block"
