@@ -1,7 +1,10 @@
-/* Waiting callers. */
+/* Waiting callers. Two ways lead to the list of ids whose records are fetched next: sp:done tells, and each 2
+ * s the table is gone through in pages that ask PostgreSQL which have ended. The pages have a connection of
+ * their own and bring ids only: thousands that wait must not hold up the few that are told now. */
 #include "waiters.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <uthash.h>
 #include <utlist.h>
 
@@ -12,6 +15,7 @@ enum { REREAD_MS = 2000, FETCH_KEYS = 500, FETCH_MS = 5000, DRAIN_MS = 1000 };
 struct waiter {
     struct waiter *prev, *next; /* others on the same id */
     struct waiters *w;
+    int32_t tenant; /* whoever else asks for an id, its owner is told */
     struct waited *on;
     struct loop_timer *timer;
     waiter_fn *fn;
@@ -21,9 +25,9 @@ struct waiter {
 /* An id somebody waits for. In the hash's order of insertion, which re-reads follow. */
 struct waited {
     struct uuid id;
-    int32_t tenant;
     struct waiter *waiters;
     bool told; /* in the list of ids to fetch */
+    bool seen; /* found by a re-read, not told by sp:done */
     UT_hash_handle hh;
 };
 
@@ -32,15 +36,16 @@ struct waiters {
     struct waited *ids;
     struct uuid told[FETCH_KEYS]; /* ids to fetch next */
     size_t told_n;
-    bool fetching;
+    bool fetching, looking; /* a query of the kind is under way */
     bool draining;
     bool reread;           /* all ids are to be looked at */
-    struct uuid reread_at; /* the id after which the next page begins; zero: the first */
+    bool again;            /* and once more: something was told that it may have passed already */
+    struct uuid reread_at; /* where the next page begins; zero: at the first */
     struct loop_task turn;
     struct loop_timer *tick;
 };
 
-static void fetch(void *arg);
+static void turn(void *arg);
 
 static void on_tick(void *arg)
 {
@@ -61,6 +66,21 @@ struct waiters *waiters_new(struct gateway *g)
     return w;
 }
 
+/* The re-read goes on at this id; NULL: it has seen all. */
+static void page_from(struct waiters *w, const struct waited *on)
+{
+    w->reread = on != NULL || w->again;
+    w->reread_at = on != NULL ? on->id : (struct uuid){0};
+    if (on == NULL)
+        w->again = false;
+}
+
+static void look_anew(struct waiters *w)
+{
+    w->again = w->reread;
+    w->reread = true;
+}
+
 /* Takes a waiter off its id, and the id off the table when nobody is left. */
 static void waiter_drop(struct waiter *waiter)
 {
@@ -72,11 +92,8 @@ static void waiter_drop(struct waiter *waiter)
     metric_add(&w->g->metrics.row[M_WAITERS], -1);
     if (on->waiters != NULL)
         return;
-    if (w->reread && uuid_eq(w->reread_at, on->id)) { /* the re-read goes on behind it */
-        struct waited *next = on->hh.next;
-        w->reread = next != NULL;
-        w->reread_at = next != NULL ? next->id : (struct uuid){0};
-    }
+    if (w->reread && uuid_eq(w->reread_at, on->id))
+        page_from(w, on->hh.next);
     HASH_DEL(w->ids, on);
     free(on);
 }
@@ -110,7 +127,7 @@ static struct waited *find(struct waiters *w, struct uuid id)
     return on;
 }
 
-static struct waited *find_or_add(struct waiters *w, struct uuid id, int32_t tenant)
+static struct waited *find_or_add(struct waiters *w, struct uuid id)
 {
     struct waited *on = find(w, id);
     if (on != NULL)
@@ -119,7 +136,6 @@ static struct waited *find_or_add(struct waiters *w, struct uuid id, int32_t ten
     if (on == NULL)
         return NULL;
     on->id = id;
-    on->tenant = tenant;
     HASH_ADD(hh, w->ids, id, sizeof on->id, on);
     return on;
 }
@@ -129,13 +145,13 @@ struct waiter *waiter_add(struct waiters *w, struct uuid id, int32_t tenant, int
 {
     struct waiter *waiter = calloc(1, sizeof *waiter);
     struct loop_timer *timer = waiter != NULL ? loop_timer_new(w->g->loop, on_time, waiter) : NULL;
-    struct waited *on = timer != NULL ? find_or_add(w, id, tenant) : NULL;
+    struct waited *on = timer != NULL ? find_or_add(w, id) : NULL;
     if (on == NULL) {
         loop_timer_free(&timer);
         free(waiter);
         return NULL;
     }
-    *waiter = (struct waiter){.w = w, .on = on, .timer = timer, .fn = fn, .arg = arg};
+    *waiter = (struct waiter){.w = w, .tenant = tenant, .on = on, .timer = timer, .fn = fn, .arg = arg};
     DL_APPEND(on->waiters, waiter);
     loop_timer_start(timer, w->draining ? 0 : ms);
     metric_add(&w->g->metrics.row[M_WAITERS], 1);
@@ -152,101 +168,144 @@ void waiter_remove(struct waiter **waiter)
 
 /* ---- telling ---- */
 
-static void tell(struct waiters *w, const struct record *record, int metric)
+static struct waiter *waiter_of(struct waiters *w, struct uuid id, int32_t tenant)
 {
-    struct waited *on = find(w, record->id);
-    if (on == NULL || on->tenant != record->tenant)
-        return;
-    while (on != NULL) {
-        struct waiter *waiter = on->waiters;
+    struct waited *on = find(w, id);
+    struct waiter *waiter = NULL;
+    if (on != NULL)
+        DL_SEARCH_SCALAR(on->waiters, waiter, tenant, tenant);
+    return waiter;
+}
+
+static void tell(struct waiters *w, const struct record *record)
+{
+    struct waiter *waiter;
+    while ((waiter = waiter_of(w, record->id, record->tenant)) != NULL) {
         waiter_fn *fn = waiter->fn;
         void *arg = waiter->arg;
-        waiter_drop(waiter); /* the last one takes `on` along */
-        metric_add(&w->g->metrics.row[metric], 1);
+        metric_add(&w->g->metrics.row[waiter->on->seen ? M_WAIT_REREAD : M_WAIT_TOLD], 1);
+        waiter_drop(waiter); /* the last one takes the id along */
         fn(arg, record);
-        on = find(w, record->id);
     }
 }
 
-static void ended(struct waiters *w, const struct record *records, size_t n, const struct err *err,
-                  int metric)
+static void go_on(struct waiters *w)
 {
+    if (w->told_n > 0 || w->reread)
+        loop_task_post(w->g->loop, &w->turn, turn, w);
+}
+
+/* Into the list of ids to fetch. When that is full, the re-read (from its beginning) will have it. */
+static bool to_fetch(struct waiters *w, struct uuid id, bool seen)
+{
+    struct waited *on = find(w, id);
+    if (on == NULL || on->told)
+        return true;
+    if (w->told_n == FETCH_KEYS) {
+        look_anew(w);
+        return false;
+    }
+    on->told = true;
+    on->seen = seen;
+    w->told[w->told_n++] = id;
+    return true;
+}
+
+/* Adds a key for each tenant that waits for the id: one, but for the moment in which somebody else's request
+ * for it is being refused. False, and nothing added, when they do not fit; on an empty page they always do,
+ * cut if need be. */
+static bool put_keys(const struct waited *on, struct record_key *keys, size_t *n, size_t room)
+{
+    const struct waiter *waiter, *before = NULL;
+    size_t end = *n;
+    DL_FOREACH(on->waiters, waiter)
+    {
+        if (before != NULL && before->tenant == waiter->tenant)
+            continue;
+        if (end == room && *n > 0)
+            return false;
+        if (end < room)
+            keys[end++] = (struct record_key){.id = on->id, .tenant = waiter->tenant};
+        before = waiter;
+    }
+    *n = end;
+    return true;
+}
+
+/* ---- fetching those that have ended ---- */
+
+static void on_records(void *arg, const struct record *records, size_t n, const struct err *err)
+{
+    struct waiters *w = arg;
     w->fetching = false;
     if (err != NULL)
         log_debug("fetching outcomes failed; the next re-read will see them", LF_ERR(err));
     for (size_t i = 0; i < n; i++)
-        tell(w, &records[i], metric);
-    if (w->told_n > 0 || w->reread)
-        loop_task_post(w->g->loop, &w->turn, fetch, w);
+        tell(w, &records[i]);
+    go_on(w);
 }
 
-static void on_told(void *arg, const struct record *records, size_t n, const struct err *err)
+static void fetch(struct waiters *w)
 {
-    ended(arg, records, n, err, M_WAIT_TOLD);
-}
-
-static void on_reread(void *arg, const struct record *records, size_t n, const struct err *err)
-{
-    ended(arg, records, n, err, M_WAIT_REREAD);
-}
-
-static size_t keys_told(struct waiters *w, struct record_key *keys)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < w->told_n; i++) {
-        struct waited *on = find(w, w->told[i]);
-        if (on == NULL)
-            continue;
-        on->told = false;
-        keys[n++] = (struct record_key){.id = on->id, .tenant = on->tenant};
-    }
-    w->told_n = 0;
-    return n;
-}
-
-/* The next page of a re-read; at the end of the table the re-read is over. */
-static size_t keys_page(struct waiters *w, struct record_key *keys)
-{
-    struct waited *on = uuid_is_zero(w->reread_at) ? w->ids : find(w, w->reread_at);
-    size_t n = 0;
-    for (; on != NULL && n < FETCH_KEYS; on = on->hh.next)
-        keys[n++] = (struct record_key){.id = on->id, .tenant = on->tenant};
-    w->reread = on != NULL;
-    w->reread_at = on != NULL ? on->id : (struct uuid){0};
-    return n;
-}
-
-/* One query at a time; ids told of go before the re-read's pages. */
-static void fetch(void *arg)
-{
-    struct waiters *w = arg;
     struct record_key keys[FETCH_KEYS];
+    size_t n = 0, i = 0;
     if (w->fetching)
         return;
-    bool told = w->told_n > 0;
-    size_t n = told ? keys_told(w, keys) : w->reread ? keys_page(w, keys) : 0;
-    if (n == 0)
+    for (; i < w->told_n; i++) {
+        struct waited *on = find(w, w->told[i]);
+        if (on != NULL && !put_keys(on, keys, &n, FETCH_KEYS))
+            break;
+        if (on != NULL)
+            on->told = false;
+    }
+    w->told_n -= i;
+    memmove(w->told, &w->told[i], w->told_n * sizeof w->told[0]);
+    if (n > 0)
+        w->fetching = records_get_ended(w->g->read, keys, n, FETCH_MS, on_records, w, NULL) == 0;
+}
+
+/* ---- re-reading ---- */
+
+static void on_which(void *arg, const struct uuid *ids, size_t n, const struct err *err)
+{
+    struct waiters *w = arg;
+    w->looking = false;
+    if (err != NULL)
+        log_debug("asking which have ended failed; the next re-read asks again", LF_ERR(err));
+    for (size_t i = 0; i < n && to_fetch(w, ids[i], true); i++)
+        ;
+    go_on(w);
+}
+
+/* The next page, no larger than what the list has room for; at the end of the table the re-read is over. */
+static void look(struct waiters *w)
+{
+    struct record_key keys[FETCH_KEYS];
+    size_t n = 0, room = FETCH_KEYS - w->told_n;
+    if (w->looking || !w->reread || room == 0)
         return;
-    w->fetching = records_get_ended(w->g->read, keys, n, FETCH_MS, told ? on_told : on_reread, w, NULL) == 0;
+    struct waited *on = uuid_is_zero(w->reread_at) ? w->ids : find(w, w->reread_at);
+    while (on != NULL && put_keys(on, keys, &n, room))
+        on = on->hh.next;
+    page_from(w, on);
+    if (n > 0)
+        w->looking = records_which_ended(w->g->lists, keys, n, FETCH_MS, on_which, w, NULL) == 0;
+}
+
+/* One query of each kind at a time. */
+static void turn(void *arg)
+{
+    fetch(arg);
+    look(arg);
 }
 
 void waiters_done(struct waiters *w, struct str message)
 {
     struct uuid id;
     enum inv_state state;
-    for (size_t i = 0; queue_done_get(message, i, &id, &state); i++) {
-        struct waited *on = find(w, id);
-        if (on == NULL || on->told)
-            continue;
-        if (w->told_n == FETCH_KEYS) {
-            w->reread = true; /* more than one query takes: the pages will have it */
-            break;
-        }
-        on->told = true;
-        w->told[w->told_n++] = id;
-    }
-    if (w->told_n > 0 || w->reread)
-        loop_task_post(w->g->loop, &w->turn, fetch, w);
+    for (size_t i = 0; queue_done_get(message, i, &id, &state) && to_fetch(w, id, false); i++)
+        ;
+    go_on(w);
 }
 
 /* Spread out: each one's end is a query. */
@@ -272,6 +331,6 @@ void waiters_reread(struct waiters *w)
 {
     if (w->ids == NULL)
         return;
-    w->reread = true;
-    loop_task_post(w->g->loop, &w->turn, fetch, w);
+    look_anew(w);
+    go_on(w);
 }

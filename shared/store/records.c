@@ -66,6 +66,10 @@ static const char sql_event[] =
         JOIN_RESULTS JOIN_REST;
 /* Of those that have ended: nothing is being canceled any more. */
 static const char sql_ended[] = SELECT("i.prompt", "false", "r.output", "r.logs") JOIN_RESULTS JOIN_REST;
+static const char sql_which_ended[] =
+    "SELECT w.id FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) "
+    "JOIN LATERAL (SELECT tenant FROM results r WHERE r.id = w.id AND r.id BETWEEN $3 AND $4 OFFSET 0) r "
+    "ON r.tenant = w.tenant";
 
 enum column {
     C_ID,
@@ -202,8 +206,7 @@ static void put_bounds(struct pg_params *p, const struct record_key *keys, size_
     pg_put_uuid(p, high);
 }
 
-static int get(struct pg *pg, const char *sql, const struct record_key *keys, size_t n, int64_t deadline_ms,
-               records_fn *fn, void *arg, struct err *err)
+static struct pg_params *key_params(const struct record_key *keys, size_t n)
 {
     struct pg_params *p = pg_params_new(n * 64 + 256);
     if (p != NULL) {
@@ -217,7 +220,14 @@ static int get(struct pg *pg, const char *sql, const struct record_key *keys, si
         pg_array_end(p);
         put_bounds(p, keys, n);
     }
-    return store_query(pg, sql, p, deadline_ms, reply_records, (void (*)(void))fn, arg, err);
+    return p;
+}
+
+static int get(struct pg *pg, const char *sql, const struct record_key *keys, size_t n, int64_t deadline_ms,
+               records_fn *fn, void *arg, struct err *err)
+{
+    return store_query(pg, sql, key_params(keys, n), deadline_ms, reply_records, (void (*)(void))fn, arg,
+                       err);
 }
 
 int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms, records_fn *fn,
@@ -236,6 +246,31 @@ int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, in
                       records_fn *fn, void *arg, struct err *err)
 {
     return get(pg, sql_ended, keys, n, deadline_ms, fn, arg, err);
+}
+
+static void reply_which(void *arg, const struct pg_result *result, const struct err *err)
+{
+    struct store_call *c = arg;
+    records_which_fn *fn = (records_which_fn *)c->fn;
+    size_t n = err == NULL ? (size_t)pg_rows(result) : 0;
+    struct uuid *ids = calloc(n + 1, sizeof *ids);
+    struct err none;
+    if (ids == NULL && err == NULL) {
+        err_set(&none, ERR_NO_MEMORY, "no memory for ids");
+        err = &none;
+    }
+    for (size_t i = 0; err == NULL && i < n; i++)
+        ids[i] = pg_get_uuid(result, (int)i, 0);
+    fn(c->arg, ids, err == NULL ? n : 0, err);
+    free(ids);
+    free(c);
+}
+
+int records_which_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                        records_which_fn *fn, void *arg, struct err *err)
+{
+    return store_query(pg, sql_which_ended, key_params(keys, n), deadline_ms, reply_which, (void (*)(void))fn,
+                       arg, err);
 }
 
 int records_get_results(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,

@@ -67,10 +67,15 @@ int records_get(struct pg *pg, const struct record_key *keys, size_t n, int64_t 
 int records_get_brief(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
                       records_fn *fn, void *arg, struct err *err);
 
-/* Which of the keys have ended (for waiters after a reconnect): calls fn with those records only, bodies
- * included. */
+/* Those that have ended, bodies included. */
 int records_get_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
                       records_fn *fn, void *arg, struct err *err);
+
+/* Which of them have ended, in any order: an index probe a key, so that thousands of ids can be asked after
+ * again and again. ids is valid during the callback. 1 to 1,000 keys. -1 and *err when refused. */
+typedef void records_which_fn(void *arg, const struct uuid *ids, size_t n, const struct err *err);
+int records_which_ended(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
+                        records_which_fn *fn, void *arg, struct err *err);
 
 /* Those that have ended, with outputs, without prompts and logs. */
 int records_get_results(struct pg *pg, const struct record_key *keys, size_t n, int64_t deadline_ms,
