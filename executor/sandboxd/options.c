@@ -44,7 +44,8 @@ static const struct config_row rows[] = {
     ROW("SANDPIPER_SANDBOXD_EGRESS_DENY", CONFIG_STRING, egress_deny, "169.254.0.0/16", 0, 0,
         "IPv4 networks that no sandbox may reach, separated by commas; the host's own addresses always are"),
     ROW("SANDPIPER_SANDBOXD_UID_BASE", CONFIG_INT, uid_base, "1900544000", 65536, 3758000000,
-        "first of the host user ids that sandboxes run as: 65536 for each"),
+        "first of the host user ids that sandboxes run as: 65536 for each; another for each host on a "
+        "machine"),
     ROW("SANDPIPER_SANDBOXD_BWRAP", CONFIG_STRING, bwrap, "/usr/bin/bwrap", 0, 0, "bubblewrap"),
     ROW("SANDPIPER_SANDBOXD_SLIRP", CONFIG_STRING, slirp, "/usr/bin/slirp4netns", 0, 0, "slirp4netns"),
     ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", 0, 0, "debug, info, warn or error",
