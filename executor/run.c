@@ -130,17 +130,17 @@ static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err
                                         .reruns = j->entry.reruns,
                                         .queue_left_ms = (j->entry.queue_deadline.us - wall_now().us) / 1000};
     int64_t backoff_ms;
+    uint32_t chance;
+    random_bytes(&chance, sizeof chance);
     o->state = state;
     o->error = code;
     o->error_message = clean(j, message);
-    if (!j->canceled && inv_judge(&end, &backoff_ms) == INV_RETRY) {
-        uint8_t jitter;
-        random_bytes(&jitter, 1);
+    if (!j->canceled && inv_judge(&end, chance, &backoff_ms) == INV_RETRY) {
         o->what = OUTCOME_RETRY;
         o->reason = str_of(code != ERR_NONE ? err_code_name(code) : inv_state_name(state));
         o->reruns = (int16_t)(j->entry.reruns + (ours && started ? 1 : 0));
         o->blames = j->entry.blames;
-        o->not_before.us = wall_now().us + (backoff_ms + backoff_ms * jitter / 1024) * 1000;
+        o->not_before.us = wall_now().us + backoff_ms * 1000;
     }
     finish(j);
 }

@@ -49,12 +49,14 @@ const char *inv_priority_name(enum inv_priority p)
     return (unsigned)p < INV_PRIORITIES ? priorities[p] : "unknown";
 }
 
-static int64_t backoff_ms(int attempt)
+int64_t inv_backoff_ms(int attempt, uint32_t random)
 {
-    int64_t ms = 1000;
-    for (int i = 1; i < attempt && ms < 60000; i++)
-        ms *= 2;
-    return ms < 60000 ? ms : 60000;
+    int64_t most = INV_BACKOFF_FIRST_MS;
+    for (int i = 1; i < attempt && most < INV_BACKOFF_MAX_MS; i++)
+        most *= 2;
+    if (most > INV_BACKOFF_MAX_MS)
+        most = INV_BACKOFF_MAX_MS;
+    return (int64_t)(((uint64_t)random * (uint64_t)(most + 1)) >> 32);
 }
 
 static bool caller_wants_retry(const struct inv_attempt_end *end)
@@ -65,9 +67,9 @@ static bool caller_wants_retry(const struct inv_attempt_end *end)
     return (end->retry_on & bit) != 0 && end->own + 1 < end->max_attempts;
 }
 
-enum inv_verdict inv_judge(const struct inv_attempt_end *end, int64_t *backoff_ms_out)
+enum inv_verdict inv_judge(const struct inv_attempt_end *end, uint32_t random, int64_t *backoff_ms_out)
 {
-    *backoff_ms_out = backoff_ms(end->attempt);
+    *backoff_ms_out = inv_backoff_ms(end->attempt, random);
     if (!end->ours)
         return caller_wants_retry(end) ? INV_RETRY : INV_SETTLE;
     if (end->started)

@@ -55,6 +55,8 @@ enum {
     INV_MAX_ATTEMPTS = 20,             /* retry.max_attempts at most; and re-runs of any kind in all */
     INV_MAX_LOST_RUNS = 3,             /* sandboxes lost after the program's start */
     INV_MAX_BLAMES = 3,                /* executors brought down */
+    INV_BACKOFF_FIRST_MS = 1000,
+    INV_BACKOFF_MAX_MS = 60 * 1000,
     INV_WAIT_MAX_SEC = 300,
     INV_CHUNK_BYTES = 256 * 1024, /* a row of blobs */
 };
@@ -76,8 +78,13 @@ struct inv_attempt_end {
 
 enum inv_verdict { INV_SETTLE, INV_RETRY };
 
+/* The wait after an attempt: exponential with full jitter, that is anything from 0 to 1 s doubling to 60 s by
+ * attempt, all of it equally likely (what failed together must not come back together). random: 32 fresh
+ * bits. */
+int64_t inv_backoff_ms(int attempt, uint32_t random);
+
 /* Whether the attempt's end is the invocation's end (DESIGN section 4, "Retries"). For INV_RETRY
- * *backoff_ms_out is the wait before the next attempt, without jitter: 1 s doubling to 60 s by attempt. */
-enum inv_verdict inv_judge(const struct inv_attempt_end *end, int64_t *backoff_ms_out);
+ * *backoff_ms_out is the wait before the next attempt, as above. */
+enum inv_verdict inv_judge(const struct inv_attempt_end *end, uint32_t random, int64_t *backoff_ms_out);
 
 #endif

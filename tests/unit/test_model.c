@@ -114,9 +114,38 @@ static void judging(void **state)
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         int64_t backoff = 0;
-        enum inv_verdict v = inv_judge(&table[i].end, &backoff);
+        enum inv_verdict v = inv_judge(&table[i].end, UINT32_MAX, &backoff); /* the longest wait */
         if (v != table[i].verdict || backoff != table[i].backoff_ms)
             fail_msg("row %zu: verdict %d, backoff %lld", i, (int)v, (long long)backoff);
+    }
+}
+
+/* Full jitter: every tenth of the range from 0 to the bound has its share, the mean is half of it, and both
+ * ends are reached. */
+static void backing_off(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 100000, TENTHS = 10 };
+    static const struct {
+        int attempt;
+        int64_t most;
+    } table[] = {{1, 1000}, {2, 2000}, {4, 8000}, {6, 32000}, {7, 60000}, {8, 60000}, {1440, 60000}};
+    uint64_t seed = 42;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        int tenths[TENTHS] = {0};
+        int64_t sum = 0, most = table[i].most;
+        for (int r = 0; r < ROUNDS; r++) {
+            seed = seed * 6364136223846793005U + 1442695040888963407U;
+            int64_t ms = inv_backoff_ms(table[i].attempt, (uint32_t)(seed >> 32));
+            assert_in_range(ms, 0, most);
+            sum += ms;
+            tenths[ms * TENTHS / (most + 1)]++;
+        }
+        for (int t = 0; t < TENTHS; t++)
+            assert_in_range(tenths[t], ROUNDS / TENTHS * 9 / 10, ROUNDS / TENTHS * 11 / 10);
+        assert_in_range(sum / ROUNDS, most * 49 / 100, most * 51 / 100);
+        assert_int_equal(inv_backoff_ms(table[i].attempt, 0), 0);
+        assert_int_equal(inv_backoff_ms(table[i].attempt, UINT32_MAX), most);
     }
 }
 
@@ -396,6 +425,7 @@ int main(void)
         cmocka_unit_test(state_names),
         cmocka_unit_test(priorities),
         cmocka_unit_test(judging),
+        cmocka_unit_test(backing_off),
         cmocka_unit_test(drr_is_fair),
         cmocka_unit_test(drr_small_budgets),
         cmocka_unit_test(drr_bounds),
