@@ -23,6 +23,7 @@ struct orphan {
     struct reaper *r;
     char id[SANDBOX_ID_BYTES];
     wall_t started;
+    struct uuid executor;
     int attempt;
 };
 
@@ -32,7 +33,7 @@ static void on_row(void *arg, const struct sweep_row *rows, size_t n, const stru
     if (err == NULL && n == 1 && o->attempt > 0) {
         struct entry job = rows[0].job;
         job.attempt = (int16_t)o->attempt;
-        verdict_usage(o->r->d->verdicts, &job, o->id, o->started);
+        verdict_usage(o->r->d->verdicts, &job, o->executor, o->id, o->started);
     }
     free(o);
 }
@@ -53,6 +54,7 @@ static void reap(struct reaper *r, const struct sandbox_listed *s)
     struct uuid id = nonce_read(s->nonce, &o->attempt);
     o->r = r;
     o->started = s->started_at;
+    o->executor = s->executor_boot;
     str_copy(str_of(s->id), o->id, sizeof o->id);
     log_info("reaping an orphaned sandbox", LF_STR("sandbox", s->id));
     sandbox_destroy(r->d->provider, s->id, DESTROY_MS, on_destroyed, r);

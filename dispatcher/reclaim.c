@@ -174,8 +174,8 @@ static void bury_job(struct burial *b, const struct queue_live *live, const stru
         verdict_result(v, &row->job, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
     else {
         l->again.blames = (int16_t)(row->job.blames + 1);
-        verdict_retry(v, &row->job, "executor_lost", row->job.reruns, l->again.blames, l->again.ready,
-                      on_attempt, l);
+        verdict_retry(v, &row->job, b->boot, "executor_lost", row->job.reruns, l->again.blames,
+                      l->again.ready, on_attempt, l);
     }
 }
 

@@ -102,13 +102,14 @@ void verdict_result(struct verdicts *vs, const struct entry *job, enum inv_state
     put(vs, v, fn, arg);
 }
 
-void verdict_retry(struct verdicts *vs, const struct entry *job, const char *reason, int reruns, int blames,
-                   wall_t not_before, verdict_fn *fn, void *arg)
+void verdict_retry(struct verdicts *vs, const struct entry *job, struct uuid executor, const char *reason,
+                   int reruns, int blames, wall_t not_before, verdict_fn *fn, void *arg)
 {
     struct verdict *v = begin(vs, job, fn, arg);
     if (v != NULL) {
         str_copy(str_of(reason), v->reason, sizeof v->reason);
         v->outcome.what = OUTCOME_RETRY;
+        v->outcome.executor = executor;
         v->outcome.reason = str_of(v->reason);
         v->outcome.reruns = (int16_t)reruns;
         v->outcome.blames = (int16_t)blames;
@@ -117,13 +118,16 @@ void verdict_retry(struct verdicts *vs, const struct entry *job, const char *rea
     put(vs, v, fn, arg);
 }
 
-void verdict_usage(struct verdicts *vs, const struct entry *job, const char *sandbox, wall_t started)
+void verdict_usage(struct verdicts *vs, const struct entry *job, struct uuid executor, const char *sandbox,
+                   wall_t started)
 {
     struct verdict *v = begin(vs, job, NULL, NULL);
     if (v != NULL) {
         int64_t ms = (wall_now().us - started.us) / 1000;
         str_copy(str_of(sandbox), v->sandbox, sizeof v->sandbox);
         v->outcome.what = OUTCOME_USAGE_ONLY;
+        v->outcome.executor = executor;
+        v->outcome.started_at = started;
         v->outcome.has_usage = true;
         v->outcome.sandbox = str_of(v->sandbox);
         v->outcome.sandbox_ms = ms > 0 ? ms : 0;

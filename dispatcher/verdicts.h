@@ -15,10 +15,11 @@ typedef void verdict_fn(void *arg, bool won, const struct err *err);
 /* Settles the job's current attempt and tells the callers. */
 void verdict_result(struct verdicts *v, const struct entry *job, enum inv_state state, enum err_code code,
                     verdict_fn *fn, void *arg);
-/* Allocates the attempt after the job's current one. */
-void verdict_retry(struct verdicts *v, const struct entry *job, const char *reason, int reruns, int blames,
-                   wall_t not_before, verdict_fn *fn, void *arg);
+/* Allocates the attempt after the job's current one, which executor had. */
+void verdict_retry(struct verdicts *v, const struct entry *job, struct uuid executor, const char *reason,
+                   int reruns, int blames, wall_t not_before, verdict_fn *fn, void *arg);
 /* Usage of an attempt whose executor died. */
-void verdict_usage(struct verdicts *v, const struct entry *job, const char *sandbox, wall_t started);
+void verdict_usage(struct verdicts *v, const struct entry *job, struct uuid executor, const char *sandbox,
+                   wall_t started);
 
 #endif

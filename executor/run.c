@@ -73,6 +73,7 @@ static struct outcome *outcome_begin(struct job *j)
                           .agent = j->entry.agent,
                           .attempt = j->lease.attempt,
                           .boot = j->x->boot,
+                          .executor = j->x->boot,
                           .what = OUTCOME_RESULT,
                           .started_at = j->started_at,
                           .finished_at = wall_now(),

@@ -44,6 +44,25 @@ static void print_error(const struct json_value *record)
         printf("%-12s %.*s (%.*s)\n", "error", STR_ARG(message), STR_ARG(code));
 }
 
+/* More than one: what became of each. */
+static void print_attempts(const struct reply *r, const struct json_value *attempts)
+{
+    if (json_count(attempts) < 2)
+        return;
+    for (const struct json_value *a = json_first(attempts); a != NULL; a = json_next(a)) {
+        struct str outcome = reply_str(a, "outcome"), executor = reply_str(a, "executor"),
+                   sandbox = reply_str(a, "sandbox"), end = reply_str(a, "finished_at");
+        printf("%-12s %lld: %.*s", "attempt", (long long)reply_int(r, a, "attempt"), STR_ARG(outcome));
+        if (end.n > 0)
+            printf(" at %.*s", STR_ARG(end));
+        if (executor.n > 0)
+            printf(", executor %.*s", STR_ARG(executor));
+        if (sandbox.n > 0)
+            printf(", sandbox %.*s", STR_ARG(sandbox));
+        printf("\n");
+    }
+}
+
 static void print_record(const struct reply *r)
 {
     const struct json_value *record = json_root(r->doc), *usage = json_get(record, "usage");
@@ -58,6 +77,7 @@ static void print_record(const struct reply *r)
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         print_number(r, usage, numbers[i]);
     print_number(r, record, "output_size");
+    print_attempts(r, json_get(record, "attempts"));
     struct str output = reply_str(record, "output");
     if (output.n > 0)
         printf("\n%.*s%s", STR_ARG(output), output.p[output.n - 1] == '\n' ? "" : "\n");

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "json/writer.h"
+#include "store/record_attempts.h"
 
 enum inv_state record_waiting_state(const struct record *r, wall_t now)
 {
@@ -101,22 +102,6 @@ static void write_usage(struct json_writer *w, const struct record *r)
     jw_object_end(w);
 }
 
-/* PostgreSQL writes white space around colons and commas; ours has none. */
-static void write_compact(struct json_writer *w, struct str json)
-{
-    bool quoted = false;
-    jw_raw(w, STR(""));
-    for (size_t i = 0; i < json.n; i++) {
-        if (!quoted && (json.p[i] == ' ' || json.p[i] == '\n'))
-            continue;
-        if (json.p[i] == '"')
-            quoted = !quoted;
-        buf_byte(w->out, json.p[i]);
-        if (quoted && json.p[i] == '\\' && i + 1 < json.n)
-            buf_byte(w->out, json.p[++i]);
-    }
-}
-
 static void write_status(struct json_writer *w, const struct record *r, const struct live_state *live)
 {
     bool ended = live == NULL;
@@ -124,7 +109,7 @@ static void write_status(struct json_writer *w, const struct record *r, const st
     jw_kbool(w, "status_stale", !ended && live->stale);
     jw_kint(w, "attempt", ended ? r->result_attempt : live->attempt > 0 ? live->attempt : r->attempt);
     jw_key(w, "attempts");
-    write_compact(w, r->attempts.n > 0 ? r->attempts : STR("[]"));
+    record_attempts_write(r, w);
 }
 
 static void write_exit(struct json_writer *w, const struct record *r)

@@ -5,13 +5,13 @@
  * bounds $3 and $4 (the least and the greatest id) let the executor drop all other partitions before it
  * prepares them: of a dozen partitions in each of six places, that is most of what a small query costs.
  *
- * A first attempt's list of attempts is made from the usage row at hand; only later attempts need the
- * sub-select. */
+ * An only attempt is told by the result and the usage at hand; more of them need the sub-select. */
 #include "store/records.h"
 
 #include <stdlib.h>
 
 #include "store/call.h"
+#include "store/record_attempts.h"
 
 #define COLUMNS(prompt)                                                    \
     "i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, " prompt \
@@ -20,19 +20,9 @@
     "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, " output \
     ", r.output_bytes, r.output_truncated, " logs                                        \
     ", r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at"
-#define USAGE_COLUMNS "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes"
-
-#define ATTEMPT_FIELDS                                                                            \
-    "'attempt', u.attempt, 'sandbox_id', u.sandbox, 'queue_ms', u.queue_ms, 'sandbox_start_ms', " \
-    "u.sandbox_start_ms, 'run_ms', u.run_ms, 'sandbox_ms', u.sandbox_ms, 'ended_by', "
-#define ATTEMPTS                                                                            \
-    "CASE WHEN r.attempt = 1 AND a.attempt IS NULL THEN "                                   \
-    "CASE WHEN u.id IS NOT NULL THEN json_build_array(json_build_object(" ATTEMPT_FIELDS    \
-    "NULL::text))::text END "                                                               \
-    "ELSE (SELECT json_agg(json_build_object(" ATTEMPT_FIELDS                               \
-    "(SELECT n.reason FROM attempts n WHERE n.id = u.id AND n.attempt = u.attempt + 1 AND " \
-    "n.id BETWEEN $3 AND $4)) ORDER BY u.attempt)::text "                                   \
-    "FROM usage u WHERE u.id = w.id AND u.id BETWEEN $3 AND $4) END"
+#define USAGE_COLUMNS                                                                         \
+    "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes, " \
+    "u.sandbox, coalesce(u.boot, r.executor)"
 
 #define FROM_INVOCATIONS                                                                       \
     " FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) "                                  \
@@ -51,7 +41,7 @@
 #define CANCELED "EXISTS (SELECT FROM cancels c WHERE c.id = i.id AND c.id BETWEEN $3 AND $4)"
 #define SELECT(prompt, canceled, output, logs)                                            \
     "SELECT " COLUMNS(prompt) ", " canceled ", a.attempt, a.not_before, " RESULT_COLUMNS( \
-        output, logs) ", " USAGE_COLUMNS ", " ATTEMPTS FROM_INVOCATIONS
+        output, logs) ", " USAGE_COLUMNS ", " RECORD_ATTEMPTS_SQL FROM_INVOCATIONS
 
 static const char sql_records[] =
     SELECT("i.prompt", CANCELED, "r.output", "r.logs") "LEFT " JOIN_RESULTS JOIN_REST;
@@ -107,6 +97,8 @@ enum column {
     C_SANDBOX_MS,
     C_CPU_MS,
     C_PEAK,
+    C_SANDBOX,
+    C_EXECUTOR,
     C_ATTEMPTS,
 };
 
@@ -145,6 +137,8 @@ static void read_usage(const struct pg_result *r, int row, struct record *out)
     out->sandbox_ms = count_or_minus(r, row, C_SANDBOX_MS);
     out->cpu_ms = count_or_minus(r, row, C_CPU_MS);
     out->peak_memory_bytes = count_or_minus(r, row, C_PEAK);
+    out->sandbox = pg_get_str(r, row, C_SANDBOX);
+    out->executor = pg_get_uuid(r, row, C_EXECUTOR);
 }
 
 static void read_record(const struct pg_result *r, int row, struct record *out)

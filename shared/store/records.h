@@ -31,7 +31,7 @@ struct record {
     bool canceling;         /* a cancel is on record */
     int16_t attempt;        /* the newest allocated */
     wall_t not_before;      /* of the newest attempt, 0 for the first */
-    struct str attempts;    /* JSON array */
+    struct str attempts;    /* record_attempts.h; empty: one at most */
 
     enum inv_state state; /* an ended state, or INV_NONE */
     int16_t result_attempt;
@@ -48,7 +48,9 @@ struct record {
     bool logs_truncated;
     wall_t started_at, finished_at;
 
-    bool has_usage; /* of the attempt that gave the result */
+    struct uuid executor; /* of the attempt that gave the result; zero: nobody ran it */
+    struct str sandbox;   /* empty: it held none */
+    bool has_usage;       /* of that attempt */
     int64_t queue_ms, sandbox_start_ms, run_ms, sandbox_ms, cpu_ms, peak_memory_bytes; /* -1: not known */
 };
 

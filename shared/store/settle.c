@@ -24,29 +24,34 @@ struct settler {
 static const char sql[] =
     "WITH d AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::uuid[], $5::int2[], $6::int4[], "
     "$7::text[], $8::text[], $9::text[], $10::bytea[], $11::int8[], $12::bool[], $13::bytea[], $14::int8[], "
-    "$15::bool[], $16::timestamptz[], $17::timestamptz[]) AS d (id, tenant, attempt, boot, status, "
+    "$15::bool[], $16::timestamptz[], $17::timestamptz[], $40::uuid[]) AS d (id, tenant, attempt, boot, "
+    "status, "
     "exit_code, "
     "signal, error_code, error_message, output, output_bytes, output_truncated, logs, logs_bytes, "
     "logs_truncated, "
-    "started_at, finished_at)), "
+    "started_at, finished_at, executor)), "
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
-    "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at) "
+    "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at, "
+    "executor) "
     "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, tenant, status), " SQL_BATCH_ENDED
         WEBHOOK_OUTBOX_SQL(
             "$37",
             "$38") "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, "
                    "sandbox_start_ms, run_ms, "
-                   "sandbox_ms, cpu_ms, peak_memory_bytes) SELECT * FROM unnest($18::uuid[], $19::int2[], "
+                   "sandbox_ms, cpu_ms, peak_memory_bytes, started_at) SELECT * FROM unnest($18::uuid[], "
+                   "$19::int2[], "
                    "$20::int4[], "
                    "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], "
                    "$27::int8[], $28::int8[], "
-                   "$29::int8[]) ON CONFLICT (id, attempt) DO NOTHING), "
+                   "$29::int8[], $41::timestamptz[]) ON CONFLICT (id, attempt) DO NOTHING), "
                    "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], "
                    "$34::text[], "
                    "$35::int2[], "
-                   "$36::int2[]) AS n (id, attempt, tenant, not_before, reason, reruns, blames)), "
-                   "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "
+                   "$36::int2[], $42::uuid[], $43::timestamptz[]) AS n (id, attempt, tenant, not_before, "
+                   "reason, reruns, blames, executor, ended_at)), "
+                   "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames, "
+                   "executor, ended_at) "
                    "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id AND x.id "
                    "BETWEEN $37 AND $38) "
                    "ON CONFLICT (id, attempt) DO NOTHING RETURNING id, attempt) "
@@ -93,6 +98,14 @@ static void put_bytes_unless(struct pg_params *p, bool elsewhere, struct str s)
         pg_put_null(p, PG_BYTEA);
     else
         pg_put_bytea(p, s);
+}
+
+static void put_executor(struct pg_params *p, const struct outcome *o, bool wanted)
+{
+    if (wanted && !uuid_is_zero(o->executor))
+        pg_put_uuid(p, o->executor);
+    else
+        pg_put_null(p, PG_UUID);
 }
 
 static void put_exit_code(struct pg_params *p, const struct outcome *o)
@@ -145,7 +158,7 @@ static void encode_usage(struct pg_params *p, struct writer_row *const *rows, si
     USAGE(PG_INT2, pg_put_int2(p, o->attempt));
     USAGE(PG_INT4, pg_put_int4(p, o->tenant));
     USAGE(PG_UUID, pg_put_uuid(p, o->agent));
-    USAGE(PG_UUID, pg_put_uuid(p, o->boot));
+    USAGE(PG_UUID, pg_put_uuid(p, uuid_is_zero(o->executor) ? o->boot : o->executor));
     USAGE(PG_TEXT, pg_put_text(p, o->sandbox));
     USAGE(PG_INT8, pg_put_int8(p, o->queue_ms));
     USAGE(PG_INT8, pg_put_int8(p, o->sandbox_start_ms));
@@ -178,6 +191,10 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     pg_put_uuid(p, rows[0]->key); /* the group is sorted: its bounds, for pruning partitions */
     pg_put_uuid(p, rows[n - 1]->key);
     COLUMN(PG_UUID, o->what == OUTCOME_RESULT && uuid_in_series(o->row.key), pg_put_uuid(p, o->row.key));
+    COLUMN(PG_UUID, o->what == OUTCOME_RESULT, put_executor(p, o, !o->has_usage)); /* else its usage has it */
+    COLUMN(PG_TIMESTAMPTZ, o->has_usage, put_time_or_null(p, o->started_at));
+    COLUMN(PG_UUID, o->what == OUTCOME_RETRY, put_executor(p, o, true));
+    COLUMN(PG_TIMESTAMPTZ, o->what == OUTCOME_RETRY, pg_put_time(p, o->finished_at));
 }
 
 /* The answer's rows in any order; the group is sorted by id. */

@@ -23,7 +23,10 @@ struct outcome {
     int32_t tenant;
     struct uuid agent;
     int16_t attempt;
-    struct uuid boot; /* the writer's: tells winners from losers after a lost COMMIT reply */
+    struct uuid boot;     /* the writer's: tells winners from losers after a lost COMMIT reply */
+    struct uuid executor; /* whose attempt it was; zero: nobody's, or not known */
+    wall_t started_at;    /* its program; 0: never */
+    wall_t finished_at;
 
     enum { OUTCOME_RESULT, OUTCOME_RETRY, OUTCOME_USAGE_ONLY } what;
 
@@ -42,8 +45,6 @@ struct outcome {
     struct str logs;
     int64_t logs_bytes;
     bool logs_truncated;
-    wall_t started_at; /* 0: never */
-    wall_t finished_at;
 
     /* OUTCOME_RETRY: the attempt after this one */
     wall_t not_before;
