@@ -39,9 +39,9 @@ void api_error(struct http_request *r, int status, const char *text)
 void api_json(struct http_request *r, int status, struct buf *body)
 {
     if (body->failed)
-        http_reply(r, 500, json_type, STR("{\"code\":500,\"message\":\"the answer is too large\"}"));
+        answer(r, 500, json_type, STR("{\"code\":500,\"message\":\"the answer is too large\"}"));
     else
-        http_reply(r, status, json_type, buf_view(body));
+        answer(r, status, json_type, buf_view(body));
     buf_deinit(body);
 }
 
@@ -56,9 +56,8 @@ void api_rpc_error(struct http_request *r, const char *code, const char *text)
 /* ---- answers that take their time ---- */
 
 struct later {
-    struct asked asked; /* first: http_data of the request */
     struct later *prev, *next;
-    struct sim *sim;
+    struct call *call;
     struct loop_timer *timer;
     int status;
     struct buf body;
@@ -66,16 +65,16 @@ struct later {
 
 static void later_free(struct later *l)
 {
-    DL_DELETE(l->sim->laters, l);
+    DL_DELETE(l->call->sim->laters, l);
     loop_timer_free(&l->timer);
     buf_deinit(&l->body);
     free(l);
 }
 
-static void answer(struct http_request *r, int status, struct buf *body)
+static void answer_body(struct http_request *r, int status, struct buf *body)
 {
     if (body->len == 0)
-        http_reply(r, status, NULL, STR(""));
+        answer(r, status, NULL, STR(""));
     else
         api_json(r, status, body);
 }
@@ -83,31 +82,38 @@ static void answer(struct http_request *r, int status, struct buf *body)
 static void later_due(void *arg)
 {
     struct later *l = arg;
-    answer(l->asked.req, l->status, &l->body);
+    struct http_request *r = l->call->req;
+    struct buf body = l->body;
+    int status = l->status;
+    buf_init(&l->body, 1);
+    l->call->gone = NULL;
     later_free(l);
+    answer_body(r, status, &body);
 }
 
-static void later_gone(struct asked *a)
+static void later_gone(void *owner)
 {
-    later_free((struct later *)a);
+    later_free(owner);
 }
 
-void api_later(struct sim *s, struct http_request *r, int64_t ms, int status, struct buf *body)
+void api_later(struct http_request *r, const struct span *after, int status, struct buf *body)
 {
+    struct call *c = http_data(r);
     struct buf none;
+    int64_t ms = span_draw(after, faults_dice(c->sim->faults), DICE_LATENCY + c->kind, c->turn);
     buf_init(&none, 1);
     body = body != NULL ? body : &none;
     struct later *l = ms > 0 ? calloc(1, sizeof *l) : NULL;
-    struct loop_timer *timer = l != NULL ? loop_timer_new(s->loop, later_due, l) : NULL;
+    struct loop_timer *timer = l != NULL ? loop_timer_new(c->sim->loop, later_due, l) : NULL;
     if (timer == NULL) { /* at once, or without memory to wait */
         free(l);
-        answer(r, status, body);
+        answer_body(r, status, body);
         return;
     }
-    *l = (struct later){
-        .asked = {.req = r, .gone = later_gone}, .sim = s, .timer = timer, .status = status, .body = *body};
-    DL_APPEND(s->laters, l);
-    http_set_data(r, l);
+    *l = (struct later){.call = c, .timer = timer, .status = status, .body = *body};
+    DL_APPEND(c->sim->laters, l);
+    c->gone = later_gone;
+    c->owner = l;
     loop_timer_start(timer, ms);
 }
 
@@ -120,9 +126,9 @@ void api_laters_free(struct sim *s)
 void api_gone(void *arg, struct http_request *r)
 {
     (void)arg;
-    struct asked *a = http_data(r);
-    if (a != NULL)
-        a->gone(a);
+    struct call *c = http_data(r);
+    if (c != NULL)
+        call_lost(c);
 }
 
 /* ---- create ---- */
@@ -205,7 +211,7 @@ static void create(struct sim *s, struct http_request *r, const struct json *doc
     buf_init(&body, ANSWER_MAX_BYTES);
     struct json_writer w = json_writer(&body);
     box_write(&w, b, false);
-    api_later(s, r, span_draw(&s->o.create_span), 201, &body);
+    api_later(r, &s->o.create_span, 201, &body);
 }
 
 /* ---- the rest of the control plane ---- */
@@ -235,7 +241,7 @@ static void set_ttl(struct box *b, struct http_request *r, const struct json *do
         return;
     }
     box_extend(b, seconds < 0 ? 0 : seconds, shorten);
-    http_reply(r, 204, NULL, STR(""));
+    answer(r, 204, NULL, STR(""));
 }
 
 static void connect_box(struct box *b, struct http_request *r, const struct json *doc)
@@ -280,6 +286,7 @@ static void stats(struct sim *s, struct http_request *r)
     jw_kint(&w, "peak_live", (int64_t)s->peak_live);
     jw_kint(&w, "deleted", (int64_t)s->deleted);
     jw_kint(&w, "expired", (int64_t)s->expired);
+    jw_kint(&w, "vanished", (int64_t)s->vanished);
     jw_kint(&w, "programs", (int64_t)s->programs);
     jw_kint(&w, "programs_running", (int64_t)s->programs_running);
     jw_kint(&w, "refused_live", (int64_t)s->refused_live);
@@ -297,7 +304,7 @@ static void kill_box(struct sim *s, struct http_request *r, struct str id)
         return;
     }
     box_end(b, BOX_DELETED);
-    api_later(s, r, span_draw(&s->o.kill_span), 204, NULL);
+    api_later(r, &s->o.kill_span, 204, NULL);
 }
 
 /* /sandboxes/{id}/{what}, with what E2B's clients send. */
@@ -354,9 +361,46 @@ static bool cut_prefix(struct str *path, const char *prefix)
     return true;
 }
 
-static void on_control(void *arg, struct http_request *r, struct str body)
+/* ---- the simulator's own calls ---- */
+
+static void show_faults(struct sim *s, struct http_request *r)
 {
-    struct sim *s = arg;
+    struct buf body;
+    buf_init(&body, ANSWER_MAX_BYTES);
+    faults_write(s->faults, answer_held(s), &body);
+    api_json(r, 200, &body);
+}
+
+static void set_faults(struct sim *s, struct http_request *r, struct str rules)
+{
+    struct err err = ERR_INIT;
+    bool heal = false;
+    if (faults_set(s->faults, rules, &heal, &err) != 0) {
+        api_error(r, 400, err.msg);
+        return;
+    }
+    show_faults(s, r);
+    if (heal)
+        answer_heal(s);
+}
+
+static void on_sim(struct sim *s, struct http_request *r, struct str what, struct str body)
+{
+    bool post = http_method_of(r) == HTTP_M_POST;
+    if (str_eq_c(what, "stats") && !post)
+        stats(s, r);
+    else if (str_eq_c(what, "ledger") && !post)
+        ledger_show(s, r);
+    else if (str_eq_c(what, "faults") && post)
+        set_faults(s, r, body.n > 0 ? body : STR("{}"));
+    else if (str_eq_c(what, "faults"))
+        show_faults(s, r);
+    else
+        api_error(r, 404, "known: GET /sim/stats, /sim/ledger, /sim/faults; POST /sim/faults");
+}
+
+static void on_control(struct sim *s, struct http_request *r, struct str body)
+{
     struct err err = ERR_INIT;
     struct str path = http_path(r);
     struct json *doc = json_parse(body.n > 0 ? body : STR("{}"), &err);
@@ -370,9 +414,9 @@ static void on_control(void *arg, struct http_request *r, struct str body)
     else if (cut_prefix(&path, "/sandboxes"))
         on_sandboxes(s, r, path, v2, doc);
     else if (cut_prefix(&path, "/templates") && http_method_of(r) == HTTP_M_DELETE)
-        http_reply(r, 204, NULL, STR(""));
-    else if (str_eq_c(http_path(r), "/sim/stats"))
-        stats(s, r);
+        answer(r, 204, NULL, STR(""));
+    else if (cut_prefix(&path, "/sim"))
+        on_sim(s, r, path, body);
     else
         api_error(r, 501, "the simulator does not serve this call");
     json_free(&doc);
@@ -409,9 +453,8 @@ static void box_missing(struct http_request *r, struct str id)
     api_json(r, 502, &body);
 }
 
-static void on_envd(void *arg, struct http_request *r, struct str body)
+static void on_envd(struct sim *s, struct http_request *r, struct str body)
 {
-    struct sim *s = arg;
     struct str id = str_of(NULL), path = http_path(r);
     http_header(r, "E2b-Sandbox-Id", &id);
     struct box *b = box_find(s, id);
@@ -420,7 +463,7 @@ static void on_envd(void *arg, struct http_request *r, struct str body)
         return;
     }
     if (str_eq_c(path, "/health")) {
-        http_reply(r, 204, NULL, STR(""));
+        answer(r, 204, NULL, STR(""));
         return;
     }
     if (!token_fits(b, r)) {
@@ -440,13 +483,72 @@ static void on_envd(void *arg, struct http_request *r, struct str body)
         api_rpc_error(r, "unimplemented", "the simulator does not serve this call");
 }
 
+/* ---- which call it is ---- */
+
+static enum call_kind box_call(struct http_request *r, struct str path)
+{
+    struct str id;
+    enum http_method m = http_method_of(r);
+    str_split(&path, '/', &id);
+    if (id.n == 0)
+        return m == HTTP_M_POST ? CALL_CREATE : CALL_LIST;
+    if (path.n == 0)
+        return m == HTTP_M_DELETE ? CALL_KILL : CALL_INFO;
+    return str_eq_c(path, "snapshots") ? CALL_SNAPSHOT : CALL_TIMEOUT;
+}
+
+static enum call_kind kind_of(struct http_request *r)
+{
+    static const struct {
+        const char *path;
+        enum call_kind kind;
+    } envd[] = {{"/process.Process/Start", CALL_START},
+                {"/process.Process/Connect", CALL_CONNECT},
+                {"/health", CALL_HEALTH}};
+    struct str path = http_path(r), id;
+    if (http_header(r, "E2b-Sandbox-Id", &id)) {
+        for (size_t i = 0; i < sizeof envd / sizeof *envd; i++)
+            if (str_eq_c(path, envd[i].path))
+                return envd[i].kind;
+        if (!str_eq_c(path, "/files"))
+            return CALL_SIGNAL;
+        return http_method_of(r) == HTTP_M_POST ? CALL_UPLOAD : CALL_DOWNLOAD;
+    }
+    if (str_starts(path, STR("/v2/")))
+        path = str_make(path.p + 3, path.n - 3);
+    return cut_prefix(&path, "/sandboxes") ? box_call(r, path) : CALL_OTHER;
+}
+
+void api_serve(struct call *c)
+{
+    struct str id;
+    if (http_header(c->req, "E2b-Sandbox-Id", &id))
+        on_envd(c->sim, c->req, c->body);
+    else
+        on_control(c->sim, c->req, c->body);
+}
+
+static void on_body(void *arg, struct http_request *r, struct str body)
+{
+    struct sim *s = arg;
+    struct call *c = arena_alloc(http_arena(r), sizeof *c);
+    if (c == NULL) {
+        http_reply(r, 503, json_type, STR("{\"code\":503,\"message\":\"no memory\"}"));
+        return;
+    }
+    *c = (struct call){.sim = s, .req = r, .kind = kind_of(r), .body = body};
+    http_set_data(r, c);
+    if (c->kind != CALL_OTHER)
+        c->fault = faults_take(s->faults, c->kind, &c->turn);
+    if (c->fault.kind == FAULT_NONE || !answer_before(c))
+        api_serve(c);
+}
+
 void api_request(void *arg, struct http_request *r)
 {
     struct str id;
-    if (http_header(r, "E2b-Sandbox-Id", &id))
-        http_read_body(r, BODY_MAX_BYTES, on_envd, arg);
-    else if (str_eq_c(http_path(r), "/health"))
-        http_reply(r, 204, NULL, STR(""));
+    if (http_header(r, "E2b-Sandbox-Id", &id) || !str_eq_c(http_path(r), "/health"))
+        http_read_body(r, BODY_MAX_BYTES, on_body, arg);
     else
-        http_read_body(r, BODY_MAX_BYTES, on_control, arg);
+        http_reply(r, 204, NULL, STR(""));
 }

@@ -1,103 +1,11 @@
 /* Sandboxes, as far as there are any: a name, whose it is, how long it may live. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "base/id.h"
-#include "base/log.h"
 #include "filter.h"
 #include "sim.h"
 
-enum { PAGE_MAX = 100, LEDGER_LINE_BYTES = 128 * 1024, LEDGER_WRITE_BYTES = 64 * 1024 };
-enum { LEDGER_WAITING_BYTES = LEDGER_WRITE_BYTES + LEDGER_LINE_BYTES };
-
-static const char *const ends[] = {
-    [BOX_DELETED] = "deleted", [BOX_EXPIRED] = "expired", [BOX_SHUTDOWN] = "shutdown"};
-
-/* ---- the ledger ---- */
-
-int ledger_open(struct sim *s, struct err *err)
-{
-    buf_init(&s->ledger_lines, LEDGER_WAITING_BYTES);
-    if (s->o.ledger[0] == '\0')
-        return 0;
-    s->ledger = open(s->o.ledger, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-    return s->ledger >= 0 ? 0 : err_set(err, ERR_IO, "%s: %s", s->o.ledger, strerror(errno));
-}
-
-static void ledger_lost(struct sim *s, const char *why)
-{
-    if (!s->ledger_failed)
-        log_error("the ledger cannot be written; it is not complete", LF_STR("file", s->o.ledger),
-                  LF_STR("why", why));
-    s->ledger_failed = true;
-}
-
-void ledger_flush(struct sim *s)
-{
-    struct str rest = buf_view(&s->ledger_lines);
-    while (rest.n > 0) {
-        ssize_t n = write(s->ledger, rest.p, rest.n);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            ledger_lost(s, strerror(errno));
-            break;
-        }
-        rest = str_make(rest.p + n, rest.n - (size_t)n);
-    }
-    buf_clear(&s->ledger_lines);
-}
-
-void ledger_close(struct sim *s)
-{
-    ledger_flush(s);
-    buf_deinit(&s->ledger_lines);
-    if (s->ledger >= 0 && close(s->ledger) != 0)
-        ledger_lost(s, strerror(errno));
-    s->ledger = -1;
-}
-
-static void write_metadata(struct json_writer *w, const struct box *b)
-{
-    jw_key(w, "metadata");
-    jw_object(w);
-    for (size_t i = 0; i < b->metadata.count; i++) {
-        jw_key_str(w, str_of(b->metadata.items[i].name));
-        jw_str(w, str_of(b->metadata.items[i].value));
-    }
-    jw_object_end(w);
-}
-
-/* What was made for whom, and how long it lived. */
-static void ledger_put(struct sim *s, const struct box *b, enum box_end how)
-{
-    struct buf line;
-    wall_t now = wall_now();
-    if (s->ledger < 0)
-        return;
-    buf_init(&line, LEDGER_LINE_BYTES);
-    struct json_writer w = json_writer(&line);
-    jw_object(&w);
-    jw_kcstr(&w, "sandbox", b->id);
-    jw_kcstr(&w, "template", b->template_id);
-    write_metadata(&w, b);
-    jw_ktime(&w, "created_at", b->started);
-    jw_ktime(&w, "ended_at", now);
-    jw_kint(&w, "lived_ms", (now.us - b->started.us) / 1000);
-    jw_kcstr(&w, "ended_by", ends[how]);
-    jw_kint(&w, "programs", b->programs);
-    jw_object_end(&w);
-    buf_byte(&line, '\n');
-    if (line.failed || !buf_str(&s->ledger_lines, buf_view(&line)))
-        ledger_lost(s, "too much waits");
-    if (s->ledger_lines.len > LEDGER_WRITE_BYTES)
-        ledger_flush(s);
-    buf_deinit(&line);
-}
+enum { PAGE_MAX = 100 };
 
 /* ---- lives ---- */
 
@@ -148,6 +56,7 @@ void box_end(struct box *b, enum box_end how)
     struct sim *s = b->sim;
     s->deleted += how == BOX_DELETED;
     s->expired += how == BOX_EXPIRED;
+    s->vanished += how == BOX_VANISHED;
     ledger_put(s, b, how);
     programs_drop(b);
     files_drop(b);
@@ -169,6 +78,17 @@ void box_expire_due(struct sim *s)
 
 /* ---- shown ---- */
 
+void box_write_metadata(struct json_writer *w, const struct box *b)
+{
+    jw_key(w, "metadata");
+    jw_object(w);
+    for (size_t i = 0; i < b->metadata.count; i++) {
+        jw_key_str(w, str_of(b->metadata.items[i].name));
+        jw_str(w, str_of(b->metadata.items[i].value));
+    }
+    jw_object_end(w);
+}
+
 void box_write(struct json_writer *w, const struct box *b, bool detail)
 {
     jw_object(w);
@@ -186,7 +106,7 @@ void box_write(struct json_writer *w, const struct box *b, bool detail)
         jw_kint(w, "cpuCount", 2);
         jw_kint(w, "memoryMB", 512);
         jw_kint(w, "diskSizeMB", 1024);
-        write_metadata(w, b);
+        box_write_metadata(w, b);
     }
     jw_object_end(w);
 }
@@ -256,5 +176,5 @@ void box_list(struct sim *s, struct http_request *r, bool paged)
     jw_array_end(&w);
     pairs_free(&l.filter);
     http_set_header_int(r, "X-Total-Running", (int64_t)HASH_COUNT(s->boxes));
-    api_json(r, 200, &body);
+    api_later(r, &s->o.list_span, 200, &body);
 }

@@ -160,5 +160,5 @@ void file_get(struct box *b, struct http_request *r, struct str body)
     if (f == NULL)
         api_error(r, 404, "the simulator has no file but what was uploaded last");
     else
-        http_reply(r, 200, "application/octet-stream", buf_view(&f->data));
+        answer(r, 200, "application/octet-stream", buf_view(&f->data));
 }

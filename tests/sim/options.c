@@ -1,56 +1,16 @@
 /* The table of configuration keys: parsing, --help and --print-config come from it. */
 #include "options.h"
 
-#include "base/id.h"
 #include "base/log.h"
-
-enum { SPAN_MAX_MS = 3600 * 1000 };
-
-static bool duration_parse(struct str s, int64_t *ms)
-{
-    uint64_t n;
-    int64_t unit = 1;
-    s = str_trim(s);
-    if (s.n > 2 && str_eq_c(str_make(s.p + s.n - 2, 2), "ms")) {
-        s.n -= 2;
-    } else if (s.n > 1 && s.p[s.n - 1] == 's') {
-        s.n--;
-        unit = 1000;
-    }
-    if (!str_to_u64(s, &n) || n > SPAN_MAX_MS / (uint64_t)unit)
-        return false;
-    *ms = (int64_t)n * unit;
-    return true;
-}
-
-bool span_parse(struct str text, struct span *out)
-{
-    for (size_t i = 0; i + 1 < text.n; i++)
-        if (text.p[i] == '.' && text.p[i + 1] == '.')
-            return duration_parse(str_make(text.p, i), &out->min_ms) &&
-                   duration_parse(str_make(text.p + i + 2, text.n - i - 2), &out->max_ms) &&
-                   out->min_ms <= out->max_ms;
-    if (!duration_parse(text, &out->min_ms))
-        return false;
-    out->max_ms = out->min_ms;
-    return true;
-}
-
-int64_t span_draw(const struct span *s)
-{
-    uint32_t dice;
-    if (s->min_ms == s->max_ms)
-        return s->min_ms;
-    random_bytes(&dice, sizeof dice);
-    return s->min_ms + (int64_t)(dice % (uint64_t)(s->max_ms - s->min_ms + 1));
-}
 
 static int span_check(const char *text, struct err *err)
 {
     struct span s;
     if (span_parse(str_of(text), &s))
         return 0;
-    return err_set(err, ERR_CONFIG, "wanted a duration up to an hour (20, 20ms, 1s) or a range (10..50ms)");
+    return err_set(err, ERR_CONFIG,
+                   "wanted a duration up to an hour (20, 20ms, 1s), a range (10..50ms) or a long tail "
+                   "(p50=150ms,p99=2s)");
 }
 
 void options_settle(struct options *o)
@@ -59,6 +19,7 @@ void options_settle(struct options *o)
     span_parse(str_of(o->start), &o->start_span);
     span_parse(str_of(o->run), &o->run_span);
     span_parse(str_of(o->kill), &o->kill_span);
+    span_parse(str_of(o->list), &o->list_span);
 }
 
 #define ROW(k, kind_, field, fallback_, min_, max_, help_, ...)                                          \
@@ -72,12 +33,17 @@ static const struct config_row rows[] = {
     ROW("E2B_API_KEY", CONFIG_SECRET, api_key, NULL, 0, 0,
         "what X-API-Key must be; unset: every caller is let in"),
     ROW("SANDPIPER_SIM_CREATE", CONFIG_STRING, create, "0", 0, 0,
-        "how long a create takes: 150ms, or from 100..400ms", .check = span_check),
+        "how long a create takes: 150ms, from 100..400ms, or p50=150ms,p99=2s", .check = span_check),
     ROW("SANDPIPER_SIM_START", CONFIG_STRING, start, "0", 0, 0, "how long a program takes to start",
         .check = span_check),
     ROW("SANDPIPER_SIM_RUN", CONFIG_STRING, run, "0", 0, 0, "how long a program runs", .check = span_check),
     ROW("SANDPIPER_SIM_KILL", CONFIG_STRING, kill, "0", 0, 0,
         "how long the answer to a kill takes (the sandbox is gone at once)", .check = span_check),
+    ROW("SANDPIPER_SIM_LIST", CONFIG_STRING, list, "0", 0, 0, "how long a list takes", .check = span_check),
+    ROW("SANDPIPER_SIM_SEED", CONFIG_INT, seed, "0", 0, INT64_MAX,
+        "what all latencies and faults are drawn from; 0: another one each time"),
+    ROW("SANDPIPER_SIM_FAULTS", CONFIG_STRING, faults, "", 0, 0,
+        "faults to begin with: {\"rules\": […]}, or a file of that (tests/sim/README.md)"),
     ROW("SANDPIPER_SIM_OUTPUT", CONFIG_STRING, output, "echo", 0, 0,
         "what a program writes to stdout: \"echo\" for its input, else this text"),
     ROW("SANDPIPER_SIM_OUTPUT_BYTES", CONFIG_BYTES, output_bytes, "0", 0, SIM_OUTPUT_MAX_BYTES,
@@ -89,7 +55,8 @@ static const struct config_row rows[] = {
     ROW("SANDPIPER_SIM_CREATES_PER_SECOND", CONFIG_INT, creates_per_second, "0", 0, 1000000,
         "creates a second at most, 0: any; beyond: E2B's 429 with Retry-After"),
     ROW("SANDPIPER_SIM_LEDGER", CONFIG_STRING, ledger, "", 0, 0,
-        "file to append a line to for each sandbox that has ended"),
+        "file to append a line to for each sandbox that has ended; GET /sim/ledger shows them with or "
+        "without"),
     ROW("SANDPIPER_LOG_LEVEL", CONFIG_STRING, log_level, "info", 0, 0, "debug, info, warn or error",
         .check = log_level_check),
 };

@@ -19,17 +19,18 @@ enum { CHUNK_BYTES = 32 * 1024, AT_ONCE_BYTES = 48 * 1024, ENDED_MAX = 64, FIRST
 static const char stream_type[] = "application/connect+json";
 
 struct watcher {
-    struct asked asked; /* first: http_data of the request */
     struct watcher *prev, *next;
     struct program *program;
+    struct call *call;
     bool full;
 };
 
 /* How a program will go. */
 struct plan {
     int64_t start_ms, run_ms, kill_after_ms, pieces, exit_code;
-    char signal[32]; /* "" none; as envd names it: "killed" */
-    char *out, *err;
+    int64_t vanish_ms; /* >= 0: after the start its sandbox lives so long */
+    char signal[32];   /* "" none; as envd names it: "killed" */
+    char *out, *err;   /* out NULL: out_n bytes of lines, made as they are written */
     size_t out_n, err_n;
 };
 
@@ -110,13 +111,39 @@ static void put_end(struct buf *out, const struct plan *p)
     event_end(&w, head);
 }
 
+/* A stream's last two messages, but for those that its fault holds back. late: ended by the client's limit.
+ */
+static void put_ends(struct buf *out, const struct plan *p, bool late, enum fault_kind fault)
+{
+    if (!late && fault != FAULT_NO_END)
+        put_end(out, p);
+    if (fault != FAULT_NO_END_STREAM)
+        connect_end_stream(out, late ? "deadline_exceeded" : NULL,
+                           late ? "the program's time is over" : NULL);
+}
+
+/* A whole stream that is known already. */
+static void say(struct http_request *r, struct buf *first, struct buf *rest)
+{
+    const struct call *c = http_data(r);
+    if (c->fault.kind == FAULT_NONE && rest->len == 0) {
+        http_reply(r, 200, stream_type, buf_view(first));
+    } else if (answer_stream(r, 200, stream_type)) {
+        answer_write(r, buf_view(first));
+        answer_write(r, buf_view(rest));
+        answer_end(r);
+    }
+    buf_deinit(first);
+    buf_deinit(rest);
+}
+
 static void stream_refuse(struct http_request *r, const char *code, const char *text)
 {
-    struct buf out;
+    struct buf out, none;
     buf_init(&out, ANSWER_MAX_BYTES);
+    buf_init(&none, 1);
     connect_end_stream(&out, code, text);
-    http_reply(r, 200, stream_type, buf_view(&out));
-    buf_deinit(&out);
+    say(r, &out, &none);
 }
 
 /* ---- the plan ---- */
@@ -129,16 +156,28 @@ static bool set_out(struct plan *p, struct str s)
     return p->out != NULL;
 }
 
-/* Lines of 64 bytes. */
-static bool set_bytes(struct plan *p, int64_t n)
+/* So many bytes, in lines of 64: made when they are written, so that a GiB costs no memory. */
+static void set_bytes(struct plan *p, int64_t n)
+{
+    free(p->out);
+    p->out = NULL;
+    p->out_n = (size_t)n;
+}
+
+/* Bytes of the output from `at` on; in `room` when they are made. */
+static struct str out_piece(const struct plan *p, size_t at, size_t n, char room[CHUNK_BYTES])
 {
     static const char line[] = "the quick brown fox jumps over the lazy dog, and once more back\n";
-    free(p->out);
-    p->out_n = (size_t)n;
-    p->out = malloc(p->out_n + 1);
-    for (size_t i = 0; p->out != NULL && i < p->out_n; i++)
-        p->out[i] = line[i % (sizeof line - 1)];
-    return p->out != NULL;
+    n = p->out_n - at < n ? p->out_n - at : n;
+    if (p->out != NULL)
+        return str_make(p->out + at, n);
+    for (size_t done = 0; done < n;) {
+        size_t from = (at + done) % (sizeof line - 1), part = sizeof line - 1 - from;
+        part = part < n - done ? part : n - done;
+        memcpy(room + done, line + from, part);
+        done += part;
+    }
+    return str_make(room, n);
 }
 
 static bool whole(const struct json *doc, const struct json_value *v, const char *name, int64_t max,
@@ -208,7 +247,7 @@ static bool plan_ask(struct plan *p, struct str input, const struct json_value *
         if (good && json_str(json_get(sim, "env"), &text))
             good = set_out(p, env_of(envs, text));
         if (good && bytes >= 0)
-            good = set_bytes(p, bytes);
+            set_bytes(p, bytes);
         if (good && json_str(json_get(sim, "stderr"), &text)) {
             p->err = str_dup(text);
             p->err_n = p->err != NULL ? text.n : 0;
@@ -221,15 +260,24 @@ static bool plan_ask(struct plan *p, struct str input, const struct json_value *
     return good;
 }
 
-static bool plan_make(struct plan *p, const struct options *o, struct str input,
+static bool plan_make(struct plan *p, const struct sim *sim, const struct call *c, struct str input,
                       const struct json_value *envs)
 {
-    *p = (struct plan){
-        .start_ms = span_draw(&o->start_span), .run_ms = span_draw(&o->run_span), .pieces = o->pieces};
-    bool echo = strcmp(o->output, "echo") == 0;
-    bool made =
-        o->output_bytes > 0 ? set_bytes(p, o->output_bytes) : set_out(p, echo ? input : str_of(o->output));
-    return made && plan_ask(p, input, envs);
+    const struct options *o = &sim->o;
+    const struct dice *d = faults_dice(sim->faults);
+    *p = (struct plan){.start_ms = span_draw(&o->start_span, d, DICE_LATENCY + c->kind, c->turn),
+                       .run_ms = span_draw(&o->run_span, d, DICE_RUN + c->kind, c->turn),
+                       .pieces = o->pieces,
+                       .vanish_ms = c->fault.kind == FAULT_VANISH ? c->fault.for_ms : -1};
+    bool echo = strcmp(o->output, "echo") == 0, made = true;
+    if (o->output_bytes > 0)
+        set_bytes(p, o->output_bytes);
+    else
+        made = set_out(p, echo ? input : str_of(o->output));
+    made = made && plan_ask(p, input, envs);
+    if (made && c->fault.kind == FAULT_FLOOD)
+        set_bytes(p, c->fault.bytes);
+    return made;
 }
 
 static void plan_drop(struct plan *p)
@@ -245,6 +293,7 @@ static void plan_drop(struct plan *p)
 static void watcher_drop(struct watcher *w)
 {
     DL_DELETE(w->program->watchers, w);
+    w->call->gone = NULL;
     free(w);
 }
 
@@ -252,9 +301,9 @@ static void program_free(struct program *p)
 {
     DL_DELETE(p->box->running, p);
     while (p->watchers != NULL) {
-        struct http_request *r = p->watchers->asked.req;
+        struct call *c = p->watchers->call;
         watcher_drop(p->watchers);
-        http_abort(r);
+        answer_abort(c);
     }
     p->box->sim->programs_running -= p->state != PROGRAM_ENDED;
     loop_timer_free(&p->timer);
@@ -304,36 +353,30 @@ static void on_drain(void *arg, struct http_request *r)
     pump(w->program);
 }
 
-/* False when a listener has to catch up first. */
-static bool tell(struct program *p, struct buf *frames)
+static void tell(struct program *p, struct buf *frames)
 {
-    struct watcher *w;
-    bool room = true;
-    DL_FOREACH(p->watchers, w)
+    struct watcher *w, *next;
+    DL_FOREACH_SAFE(p->watchers, w, next)
     {
-        if (!http_stream_write(w->asked.req, buf_view(frames)) && !w->full) {
+        if (!answer_write(w->call->req, buf_view(frames)) && !w->full) {
             w->full = true;
-            http_stream_on_drain(w->asked.req, on_drain, w);
+            answer_on_drain(w->call->req, on_drain, w);
         }
-        room = room && !w->full;
     }
     buf_deinit(frames);
-    return room;
 }
 
 static void finish(struct program *p)
 {
-    struct buf frames;
-    buf_init(&frames, ANSWER_MAX_BYTES);
-    if (!p->late)
-        put_end(&frames, &p->plan);
-    connect_end_stream(&frames, p->late ? "deadline_exceeded" : NULL,
-                       p->late ? "the program's time is over" : NULL);
-    tell(p, &frames);
     while (p->watchers != NULL) {
-        struct http_request *r = p->watchers->asked.req;
+        struct call *c = p->watchers->call;
+        struct buf frames;
+        buf_init(&frames, ANSWER_MAX_BYTES);
         watcher_drop(p->watchers);
-        http_stream_end(r);
+        put_ends(&frames, &p->plan, p->late, c->fault.kind);
+        answer_write(c->req, buf_view(&frames));
+        answer_end(c->req);
+        buf_deinit(&frames);
     }
     enter_ended(p);
 }
@@ -364,11 +407,12 @@ static void pump(struct program *p)
         return;
     if (p->watchers == NULL)
         p->sent = p->due;
-    while (p->sent < p->due && !any_full(p)) {
+    while (p->sent < p->due && p->watchers != NULL && !any_full(p)) {
         struct buf frames;
+        char room[CHUNK_BYTES];
         size_t n = p->due - p->sent < CHUNK_BYTES ? p->due - p->sent : CHUNK_BYTES;
         buf_init(&frames, ANSWER_MAX_BYTES);
-        put_data(&frames, "stdout", str_make(p->plan.out + p->sent, n));
+        put_data(&frames, "stdout", out_piece(&p->plan, p->sent, n, room));
         p->sent += n;
         tell(p, &frames);
     }
@@ -389,7 +433,10 @@ static void begin(struct program *p)
     if (p->plan.err_n > 0)
         put_data(&frames, "stderr", str_make(p->plan.err, p->plan.err_n));
     tell(p, &frames);
-    wait_for_piece(p);
+    if (p->plan.vanish_ms >= 0)
+        loop_timer_start(p->timer, p->plan.vanish_ms);
+    else
+        wait_for_piece(p);
 }
 
 static void on_timer(void *arg)
@@ -397,6 +444,8 @@ static void on_timer(void *arg)
     struct program *p = arg;
     if (p->state == PROGRAM_STARTING) {
         begin(p);
+    } else if (p->plan.vanish_ms >= 0) {
+        box_end(p->box, BOX_VANISHED); /* and this program with it */
     } else if (p->late) {
         finish(p);
     } else {
@@ -408,23 +457,29 @@ static void on_timer(void *arg)
     }
 }
 
-static void on_watcher_gone(struct asked *a)
+static void on_watcher_gone(void *owner)
 {
-    struct watcher *w = (struct watcher *)a;
+    struct watcher *w = owner;
     struct program *p = w->program;
     watcher_drop(w); /* the program goes on, as envd's do */
     pump(p);
 }
 
+/* From now on the request gets what the program says. False without memory. */
 static bool watch(struct program *p, struct http_request *r)
 {
+    struct call *c = http_data(r);
     struct watcher *w = calloc(1, sizeof *w);
     if (w == NULL)
         return false;
-    *w = (struct watcher){.asked = {.req = r, .gone = on_watcher_gone}, .program = p};
+    if (!answer_stream(r, 200, stream_type)) { /* broken off: the program runs for nobody */
+        free(w);
+        return true;
+    }
+    *w = (struct watcher){.call = c, .program = p};
     DL_APPEND(p->watchers, w);
-    http_set_data(r, w);
-    http_stream_start(r, 200, stream_type, -1);
+    c->gone = on_watcher_gone;
+    c->owner = w;
     return true;
 }
 
@@ -434,14 +489,14 @@ static bool watch(struct program *p, struct http_request *r)
 static void answer_at_once(struct program *p, struct http_request *r)
 {
     struct buf out;
+    char room[CHUNK_BYTES];
     buf_init(&out, ANSWER_MAX_BYTES);
     put_start(&out, p->pid);
     if (p->plan.err_n > 0)
         put_data(&out, "stderr", str_make(p->plan.err, p->plan.err_n));
-    if (p->plan.out_n > 0)
-        put_data(&out, "stdout", str_make(p->plan.out, p->plan.out_n));
-    put_end(&out, &p->plan);
-    connect_end_stream(&out, NULL, NULL);
+    for (size_t at = 0; at < p->plan.out_n; at += CHUNK_BYTES)
+        put_data(&out, "stdout", out_piece(&p->plan, at, CHUNK_BYTES, room));
+    put_ends(&out, &p->plan, false, FAULT_NONE);
     enter_ended(p);
     http_reply(r, 200, stream_type, buf_view(&out));
     buf_deinit(&out);
@@ -460,7 +515,9 @@ static struct str input_of(struct box *b, const struct json_value *process)
 
 static void run_plan(struct box *b, struct http_request *r, const struct plan *plan)
 {
-    bool at_once = plan->start_ms + plan->run_ms == 0 && plan->out_n + plan->err_n <= AT_ONCE_BYTES;
+    const struct call *c = http_data(r);
+    bool at_once = plan->start_ms + plan->run_ms == 0 && plan->out_n + plan->err_n <= AT_ONCE_BYTES &&
+                   c->fault.kind == FAULT_NONE;
     struct program *p = program_new(b, plan);
     if (p == NULL) {
         struct plan lost = *plan;
@@ -493,7 +550,7 @@ void program_start(struct box *b, struct http_request *r, struct str body)
     if (process == NULL || !json_str(json_get(process, "cmd"), &payload) ||
         (timed && !connect_timeout(text, &kill_after_ms))) {
         stream_refuse(r, "invalid_argument", "one message with process.cmd is expected");
-    } else if (!plan_make(&plan, &b->sim->o, input_of(b, process), json_get(process, "envs"))) {
+    } else if (!plan_make(&plan, b->sim, http_data(r), input_of(b, process), json_get(process, "envs"))) {
         plan_drop(&plan);
         stream_refuse(r, "invalid_argument", "the input's \"sim\" has unknown names or values out of range");
     } else {
@@ -525,25 +582,27 @@ static struct program *named(struct box *b, struct str message)
 void program_connect(struct box *b, struct http_request *r, struct str body)
 {
     struct str payload = str_of(NULL);
-    struct buf out;
+    struct buf first, rest;
+    const struct call *c = http_data(r);
     struct program *p = connect_single(body, &payload) ? named(b, payload) : NULL;
     if (p == NULL) {
         stream_refuse(r, "not_found", "no process of that pid");
         return;
     }
-    buf_init(&out, ANSWER_MAX_BYTES);
+    buf_init(&first, ANSWER_MAX_BYTES);
+    buf_init(&rest, ANSWER_MAX_BYTES);
     if (p->state != PROGRAM_STARTING)
-        put_start(&out, p->pid);
+        put_start(&first, p->pid);
     if (p->state == PROGRAM_ENDED) {
-        put_end(&out, &p->plan);
-        connect_end_stream(&out, NULL, NULL);
-        http_reply(r, 200, stream_type, buf_view(&out));
-    } else if (watch(p, r)) {
-        http_stream_write(r, buf_view(&out));
-    } else {
-        stream_refuse(r, "resource_exhausted", "no memory");
+        put_ends(&rest, &p->plan, p->late, c->fault.kind);
+        say(r, &first, &rest);
+        return;
     }
-    buf_deinit(&out);
+    if (!watch(p, r))
+        stream_refuse(r, "resource_exhausted", "no memory");
+    else if (p->watchers != NULL && p->watchers->prev->call == c)
+        answer_write(r, buf_view(&first));
+    buf_deinit(&first);
 }
 
 void program_list(struct box *b, struct http_request *r, struct str body)
@@ -584,7 +643,7 @@ void program_signal(struct box *b, struct http_request *r, struct str body)
     str_copy(term ? STR("terminated") : STR("killed"), p->plan.signal, sizeof p->plan.signal);
     p->late = false;
     finish(p);
-    http_reply(r, 200, "application/json", STR("{}"));
+    answer(r, 200, "application/json", STR("{}"));
 }
 
 /* Its programs read nothing while they run. */
@@ -594,5 +653,5 @@ void program_input(struct box *b, struct http_request *r, struct str body)
     if (p == NULL || p->state == PROGRAM_ENDED)
         api_rpc_error(r, "not_found", "no process of that pid");
     else
-        http_reply(r, 200, "application/json", STR("{}"));
+        answer(r, 200, "application/json", STR("{}"));
 }
