@@ -366,14 +366,19 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
         j->sandbox = *sandbox;
         j->has_sandbox = true;
         j->sandbox_at = loop_now(j->x->loop);
+    } else if (f->made[0] != '\0') { /* held, though we never had it: it has its usage */
+        str_copy(str_of(f->made), j->sandbox.id, sizeof j->sandbox.id);
+        j->sandbox_at = mono_add_ms(loop_now(j->x->loop), -f->made_ms);
     }
+    bool unsure =
+        f != NULL && f->retry == RETRY_CHECK; /* one may live: this attempt is not to be had again */
     if (end_fenced(j))
         return;
     if (j->canceled)
         end_canceled(j);
     else if (f != NULL && f->quota)
         end_quota(j, f);
-    else if (j->leaving)
+    else if (j->leaving && !unsure)
         end_leaving(j);
     else if (f != NULL)
         end_ours(j, ERR_JOB_PROVIDER, f->err.msg);

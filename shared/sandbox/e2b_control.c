@@ -3,8 +3,8 @@
  * Create is not idempotent and has no key to make it so. Each carries a nonce in its metadata. When an answer
  * is ambiguous (timed out, broken off, 5xx other than 503, unreadable), the service is asked for sandboxes
  * with that nonce and all of them are destroyed before the failure is told; it is asked twice, a second
- * apart, because a sandbox may still be on its way. A create that its owner cancels goes on unowned until its
- * answer, and what it made is destroyed.
+ * apart, because a sandbox may still be on its way, and a few times more when it does not answer that. A
+ * create that its owner cancels goes on unowned until its answer, and what it made is destroyed.
  *
  * The other calls are idempotent and are repeated, with backoff, until their deadline. */
 #include <stdio.h>
@@ -12,7 +12,14 @@
 
 #include "sandbox/e2b.h"
 
-enum { BODY_BYTES = 8192, PATH_BYTES = 1024, RECONCILE_MS = 20000, LOOK_AGAIN_MS = 1000, LOOKS = 2 };
+enum {
+    BODY_BYTES = 8192,
+    PATH_BYTES = 1024,
+    RECONCILE_MS = 20000,
+    LOOK_AGAIN_MS = 1000,
+    LOOKS = 2,
+    LOOKS_FAILED = 5
+};
 
 /* ---- create ---- */
 
@@ -32,7 +39,8 @@ struct create {
     char *template_id;              /* owned */
     struct sandbox_create spec;     /* its template_id leads to the copy */
     struct sandbox_failure failure; /* told after the reconciliation */
-    int looks;
+    int looks, looks_failed;
+    wall_t sent_at;
     struct sandbox_request *child; /* the list */
     int removing, not_removed;
 };
@@ -85,11 +93,21 @@ static void on_removed(void *arg, const struct sandbox_failure *failure)
         create_failed_check(c);
 }
 
+/* Its life is told by the service's clock where that makes sense, else by ours. */
+static void remember_made(struct create *c, const struct sandbox_listed *item)
+{
+    int64_t now_us = wall_now().us, most_ms = (now_us - c->sent_at.us) / 1000;
+    int64_t ms = (now_us - item->started_at.us) / 1000;
+    str_copy(str_of(item->id), c->failure.made, sizeof c->failure.made);
+    c->failure.made_ms = ms >= 0 && ms < most_ms ? ms : most_ms;
+}
+
 /* The create outlives these calls: it is freed only when the last has answered, or with the whole provider.
  */
 static bool create_remove(struct create *c, const struct sandbox_listed *items, size_t count)
 {
     c->state = CREATE_REMOVING;
+    remember_made(c, &items[0]);
     for (size_t i = 0; i < count; i++) {
         bool begun = e2b_destroy(&c->r.e2b->base, items[i].id, RECONCILE_MS, on_removed, c) != NULL;
         c->not_removed += !begun;
@@ -103,10 +121,15 @@ static void on_looked(void *arg, const struct sandbox_listed *items, size_t coun
 {
     struct create *c = arg;
     c->child = NULL;
+    c->looks += failure == NULL;
+    c->looks_failed += failure != NULL;
     if (count > 0) {
         if (!create_remove(c, items, count))
             create_failed_check(c);
-    } else if (c->looks < LOOKS) {
+    } else if (failure != NULL && failure->retry == RETRY_LATER && c->looks_failed < LOOKS_FAILED) {
+        int64_t wait_ms = failure->retry_after_ms > 0 ? failure->retry_after_ms : 0;
+        e2b_after(&c->r, wait_ms + e2b_backoff_ms(c->looks_failed), create_look);
+    } else if (failure == NULL && c->looks < LOOKS) {
         e2b_after(&c->r, LOOK_AGAIN_MS, create_look);
     } else {
         if (failure != NULL)
@@ -118,7 +141,6 @@ static void on_looked(void *arg, const struct sandbox_listed *items, size_t coun
 static void create_look(struct e2b_request *r)
 {
     struct create *c = (struct create *)r;
-    c->looks++;
     c->state = CREATE_LOOKING;
     c->child = e2b_list(&r->e2b->base, c->spec.deployment, c->spec.nonce, RECONCILE_MS, on_looked, c);
     if (c->child == NULL)
@@ -205,6 +227,7 @@ static void create_send(struct create *c)
     buf_init(&body, BODY_BYTES);
     create_body(c, &body);
     e2b_timer_stop(&c->r);
+    c->sent_at = wall_now();
     c->state = CREATE_SENT;
     struct e2b_control call = {
         .method = "POST",

@@ -6,7 +6,7 @@
  * effect may still happen; a canceled create destroys what it made).
  *
  * For a create that ends in RETRY_CHECK the provider has already reconciled: it listed by the nonce and
- * destroyed what it found, or says in the error that it could not and leaves it to the reaper. */
+ * destroyed what it found (`made`), or says in the error that it could not and leaves it to the reaper. */
 #ifndef SANDBOX_PROVIDER_H
 #define SANDBOX_PROVIDER_H
 
@@ -40,6 +40,10 @@ struct sandbox_failure {
     bool quota_concurrency; /* the live limit, not the rate: wait for a sandbox to end */
     int64_t retry_after_ms; /* -1: not said */
     bool sandbox_gone;      /* the sandbox does not exist any more (502 / 404) */
+    /* Of a create whose answer was lost: what it had made all the same, found and destroyed; "": nothing was
+     * found. It counts as held: by whoever asked for it. */
+    char made[SANDBOX_ID_BYTES];
+    int64_t made_ms; /* how long it lived */
 };
 
 /* ---- life ---- */
