@@ -5,12 +5,13 @@
 
 #include "base/log.h"
 #include "lead.h"
+#include "leftovers.h"
 #include "reclaim.h"
 #include "store/nonce.h"
 #include "store/sweep.h"
 #include "verdicts.h"
 
-enum { PASS_MS = 60000, SOON_MS = 100, LIST_MS = 30000, DESTROY_MS = 60000, REAP_MAX = 500, YOUNG_MS = 2000 };
+enum { PASS_MS = 20000, SOON_MS = 100, LIST_MS = 30000, DESTROY_MS = 60000, REAP_MAX = 500, YOUNG_MS = 2000 };
 
 struct reaper {
     struct dispatcher *d;
@@ -69,6 +70,11 @@ static bool orphaned(struct reaper *r, const struct sandbox_listed *s)
            wall_now().us - s->started_at.us > YOUNG_MS * 1000LL;
 }
 
+static void on_leftover(void *arg, const struct sandbox_listed *s)
+{
+    reap(arg, s);
+}
+
 static void on_list(void *arg, const struct sandbox_listed *items, size_t n,
                     const struct sandbox_failure *failure)
 {
@@ -83,7 +89,9 @@ static void on_list(void *arg, const struct sandbox_listed *items, size_t n,
             reap(r, &items[i]);
             reaped++;
         }
-    bool soon = !sure || reaped == REAP_MAX || r->again;
+    if (failure == NULL && sure)
+        leftovers_look(r->d, items, n, on_leftover, r);
+    bool soon = failure != NULL || !sure || reaped == REAP_MAX || r->again;
     r->again = false;
     loop_timer_start(r->timer, soon ? 1000 : PASS_MS);
 }
