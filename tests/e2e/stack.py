@@ -17,6 +17,8 @@ import tempfile
 import threading
 import time
 
+from tcp_proxy import TcpProxy
+
 BIN = pathlib.Path(os.environ.get("SP_BIN", "build/bin")).resolve()
 PG_BIN = pathlib.Path(os.environ.get("SP_PG_BIN", "/usr/lib/postgresql/15/bin"))
 E2B_KEY = "e2b_" + "0" * 39 + "7"
@@ -195,9 +197,12 @@ def archive(files):
 
 
 class Stack:
-    """Servers and daemons. `executors` and `gateways` are lists: more can be added, any can be killed."""
+    """Servers and daemons. `executors` and `gateways` are lists: more can be added, any can be killed.
 
-    def __init__(self, sandboxd=True, **env):
+    via={"executor": ["redis"], ...} puts a TcpProxy between all daemons of that kind and a server (redis, postgres, e2b):
+    proxies["executor", "redis"]."""
+
+    def __init__(self, sandboxd=True, via=None, **env):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sp", dir="/tmp"))
         self.dir.chmod(0o755)
         self.with_sandboxd = sandboxd
@@ -205,6 +210,9 @@ class Stack:
         self.gateways, self.executors, self.dispatchers = [], [], []
         self.sandboxd_port = free_port()
         self.extra = env
+        behind = {"redis": f"{self.dir}/redis.sock", "postgres": f"{self.dir}/run/.s.PGSQL.5432",
+                  "e2b": ("127.0.0.1", self.sandboxd_port)}
+        self.proxies = {(kind, server): TcpProxy(behind[server]) for kind, servers in (via or {}).items() for server in servers}
 
     # ---- servers ----
 
@@ -265,8 +273,19 @@ class Stack:
         e.update(self.extra)
         return e
 
+    def _through(self, kind):
+        """A daemon's way to its servers where a proxy stands in it."""
+        e = {}
+        for server, port in ((server, p.port) for (of, server), p in self.proxies.items() if of == kind):
+            e.update({"redis": {"SANDPIPER_REDIS_URL": f"redis://127.0.0.1:{port}"},
+                      "postgres": {"SANDPIPER_DATABASE_URL": f"postgresql://sandpiper@127.0.0.1:{port}/sandpiper"},
+                      "e2b": {"E2B_API_URL": f"http://127.0.0.1:{port}", "E2B_SANDBOX_URL": f"http://127.0.0.1:{port}"},
+                      }[server])
+        return e
+
     def _daemon(self, kind, env=None, n=0):
         e = self.env
+        e.update(self._through(kind))
         e.update(env or {})
         return Process(f"{kind}-{n}", [str(BIN / f"sandpiper-{kind}")], e, self.dir / f"{kind}-{n}.log").start()
 
@@ -375,7 +394,11 @@ class Stack:
         for p in self.executors:
             if p.alive():
                 p.signal(signal.SIGTERM)
+        for p in self.proxies.values():
+            p.heal()
         codes = {p.name: p.stop() for p in self.daemons()}
+        for p in self.proxies.values():
+            p.close()
         for p in (self.redis, self.postgres):
             if p:
                 p.signal(signal.SIGINT) if p.alive() else None
