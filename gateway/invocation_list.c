@@ -71,17 +71,17 @@ static void list_free(void *data)
 
 static int unknown_parameter(struct str name, struct err *err)
 {
-    static const char *const known[] = {"status",         "agent",    "batch", "created_after",
+    static const char *const known[] = {"status",         "agent",    "batch", "retry_of", "created_after",
                                         "created_before", "metadata", "limit", "cursor"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (name.n < 40 && str_distance(name, str_of(known[i])) <= 2)
             return err_set(err, ERR_BAD_QUERY, "unknown parameter \"%.*s\"; did you mean %s?", STR_ARG(name),
                            strcmp(known[i], "metadata") == 0 ? "metadata.KEY=VALUE" : known[i]);
-    return err_set(
-        err, ERR_BAD_QUERY,
-        "unknown parameter \"%.*s\"; there are status, agent, batch, created_after, created_before, "
-        "metadata.KEY, limit and cursor",
-        (int)(name.n < 40 ? name.n : 40), name.p);
+    return err_set(err, ERR_BAD_QUERY,
+                   "unknown parameter \"%.*s\"; there are status, agent, batch, retry_of, created_after, "
+                   "created_before, "
+                   "metadata.KEY, limit and cursor",
+                   (int)(name.n < 40 ? name.n : 40), name.p);
 }
 
 static int take_parameter(struct list *l, struct str pair, struct str *cursor, struct err *err)
@@ -151,6 +151,8 @@ static int read_query(struct list *l, struct err *err)
     listing_scope(&l->filters, &l->scope);
     listing_metadata(&l->filters, &l->metadata);
     l->limit = l->filters.has_limit ? l->filters.limit : LISTING_LIMIT_DEFAULT;
+    if (uuid_cmp(l->filters.retry_of, l->low) > 0)
+        l->low = l->filters.retry_of; /* what repeats it is newer */
     return cursor.p != NULL ? take_cursor(l, cursor, err) : 0;
 }
 
@@ -278,7 +280,7 @@ static void finish(struct list *l, bool more)
 static bool is_filtered(const struct list *l)
 {
     return l->filters.by_status || !uuid_is_zero(l->agent) || l->filters.has_batch ||
-           l->filters.pair_count > 0;
+           !uuid_is_zero(l->filters.retry_of) || l->filters.pair_count > 0;
 }
 
 /* The next window ends where the steps are. */
@@ -347,6 +349,7 @@ static void take_step(struct list *l)
                                  .agent = l->agent,
                                  .version = l->filters.version,
                                  .batch = l->filters.batch,
+                                 .retry_of = l->filters.retry_of,
                                  .metadata = buf_view(&l->metadata)};
     call_enter(c);
     if (list_step(c->g->lists, &l->step, STEP_MS, on_step, l, &err) != 0 && call_leave(c))

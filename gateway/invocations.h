@@ -10,6 +10,7 @@ void invocation_submit(struct call *c);
 void invocations_list(struct call *c); /* invocation_list.c */
 void invocation_get(struct call *c);
 void invocation_cancel(struct call *c);
+void invocation_retry(struct call *c); /* retry.c */
 void invocation_output(struct call *c);
 void invocation_logs(struct call *c);
 

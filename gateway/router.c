@@ -22,6 +22,7 @@ static const struct operation_handler handlers[] = {
     {"listInvocations", invocations_list},
     {"getInvocation", invocation_get},
     {"cancelInvocation", invocation_cancel},
+    {"retryInvocation", invocation_retry},
     {"getInvocationEvents", events_get},
     {"getInvocationOutput", invocation_output},
     {"getInvocationLogs", invocation_logs},

@@ -14,22 +14,7 @@
 #include "json/json.h"
 #include "json/writer.h"
 #include "show.h"
-#include "submission.h"
-#include "targets.h"
-
-struct submit {
-    struct submission sub;
-    struct call *c;
-    struct json *doc;
-    char *key;
-    struct handoff_ticket *ticket;
-    struct submission_agent agent;
-    int64_t wait_ms;
-    bool stream; /* events are asked for */
-    mono_t began;
-    struct webhook_input *hook; /* NULL: none */
-    struct http_body *body;     /* the document's text */
-};
+#include "submit.h"
 
 static void submit_free(void *data)
 {
@@ -40,6 +25,7 @@ static void submit_free(void *data)
     json_free(&s->doc);
     free(s->key);
     http_body_free(&s->body);
+    arena_free(&s->arena);
     free(s);
 }
 
@@ -53,14 +39,36 @@ static int read_key(struct submit *s, struct err *err)
     return rc;
 }
 
-/* Method, path and raw body. */
-static void fingerprint(struct submit *s, struct str body)
+void submit_fingerprint(struct submit *s, const char *method_path, struct str body)
 {
     struct crypto_sha256_state h;
     crypto_sha256_init(&h);
-    crypto_sha256_update(&h, STR("POST /v1/invocations\n"));
+    crypto_sha256_update(&h, str_of(method_path));
+    crypto_sha256_update(&h, STR("\n"));
     crypto_sha256_update(&h, body);
     crypto_sha256_final(&h, s->sub.fingerprint);
+}
+
+struct submit *submit_new(struct call *c, size_t bytes)
+{
+    struct submit *s = calloc(1, bytes);
+    struct err err = ERR_INIT;
+    struct str trace;
+    if (s == NULL) {
+        call_fail_code(c, ERR_OVERLOADED, NULL);
+        return NULL;
+    }
+    s->c = c;
+    s->began = loop_now(c->g->loop);
+    c->data = s;
+    c->free_data = submit_free;
+    if (http_header(c->req, "traceparent", &trace) && http_header_count(c->req, "traceparent") == 1)
+        traceparent_parse(trace, &s->sub.trace);
+    s->wait_ms = show_wait(c, &err);
+    if (s->wait_ms >= 0 && read_key(s, &err) == 0 && call_json_type(c, &err) == 0)
+        return s;
+    call_fail(c, &err);
+    return NULL;
 }
 
 /* ---- the steps ---- */
@@ -81,8 +89,8 @@ static struct entry entry_of(const struct submission *sub)
                           .queue_deadline = {.us = created.us + sub->queue_timeout_ms * 1000},
                           .ready = created,
                           .trace = sub->trace,
-                          .prompt_bytes = (uint32_t)sub->prompt.n,
-                          .prompt_inline = sub->prompt.n <= INV_ENTRY_PROMPT_BYTES,
+                          .prompt_bytes = (uint32_t)submission_prompt_bytes(sub),
+                          .prompt_inline = submission_prompt_bytes(sub) <= INV_ENTRY_PROMPT_BYTES,
                           .prompt = sub->prompt};
 }
 
@@ -117,6 +125,8 @@ static void accepted(struct submit *s)
     jw_kstr(&w, "agent", s->agent.slug);
     jw_kint(&w, "version", s->sub.version);
     jw_ktime(&w, "created_at", uuid_time(id));
+    if (!uuid_is_zero(s->sub.retry_of))
+        jw_kid(&w, "retry_of", "inv", s->sub.retry_of);
     jw_object_end(&w);
     call_reply_json(c, 202, &body);
 }
@@ -169,7 +179,7 @@ void invocation_committed(void *arg, struct submission *sub, const struct err *e
         call_fail(c, err);
 }
 
-static void on_target(struct call *c, const struct agent_target *t, const struct err *err)
+void submit_target(struct call *c, const struct agent_target *t, const struct err *err)
 {
     struct submit *s = c->data;
     struct err bad = ERR_INIT;
@@ -227,7 +237,7 @@ static void on_body(void *arg, struct http_request *req, struct str body)
     struct call *c = s->c;
     struct err err = ERR_INIT;
     if (s->key != NULL)
-        fingerprint(s, body);
+        submit_fingerprint(s, "POST /v1/invocations", body);
     s->body = http_body_take(req); /* the request may go before the commit */
     if (s->body == NULL)
         err_set(&err, ERR_OVERLOADED, "no memory");
@@ -239,31 +249,18 @@ static void on_body(void *arg, struct http_request *req, struct str body)
         call_fail(c, &err);
         return;
     }
-    target_resolve(c->g->targets, c, s->agent.slug, s->agent.version, on_target);
+    target_resolve(c->g->targets, c, s->agent.slug, s->agent.version, submit_target);
 }
 
 void invocation_submit(struct call *c)
 {
-    struct submit *s = calloc(1, sizeof *s);
-    if (s == NULL) {
-        call_fail_code(c, ERR_OVERLOADED, NULL);
-        return;
-    }
-    s->c = c;
-    s->began = loop_now(c->g->loop);
-    c->data = s;
-    c->free_data = submit_free;
-    struct err err = ERR_INIT;
     struct str accept;
-    struct str trace;
-    if (http_header(c->req, "traceparent", &trace) && http_header_count(c->req, "traceparent") == 1)
-        traceparent_parse(trace, &s->sub.trace);
-    s->wait_ms = show_wait(c, &err);
+    struct submit *s = submit_new(c, sizeof *s);
+    if (s == NULL)
+        return;
     s->stream = http_header(c->req, "Accept", &accept) && event_accepted(accept);
     if (s->stream && !events_room(c->g))
         call_fail_code(c, ERR_OVERLOADED, "this gateway has as many live streams as it may have");
-    else if (s->wait_ms < 0 || read_key(s, &err) != 0 || call_json_type(c, &err) != 0)
-        call_fail(c, &err);
     else
         http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/id.h"
+#include "progress.h"
 #include "walk.h"
 
 enum {
@@ -17,8 +18,6 @@ enum {
     UPLOAD_MS = 900 * 1000, /* 256 MiB over a slow line */
     POLL_MS = 500,
     PAGE = 200,
-    BAR_WIDTH = 24,
-    RATE_POLLS = 20, /* the rate shown is that of the last ten seconds */
 };
 
 static const char *const ended_states[] = {"succeeded", "failed",  "timed_out",
@@ -293,40 +292,12 @@ static int send_batch(struct submit *s)
 
 /* ---- submit --wait: the bar ---- */
 
-struct progress {
-    int64_t ended[RATE_POLLS];
-    mono_t at[RATE_POLLS];
-    int polls;
-};
-
-/* Items that ended a second, between the oldest look that is kept and this one. */
-static double rate_of(struct progress *p, int64_t ended)
-{
-    int oldest = p->polls < RATE_POLLS ? 0 : p->polls % RATE_POLLS;
-    mono_t now = mono_now();
-    double seconds = p->polls > 0 ? (double)(now.us - p->at[oldest].us) / 1e6 : 0;
-    double rate = seconds > 0 ? (double)(ended - p->ended[oldest]) / seconds : 0;
-    p->ended[p->polls % RATE_POLLS] = ended;
-    p->at[p->polls % RATE_POLLS] = now;
-    p->polls++;
-    return rate;
-}
-
 static void draw(const struct reply *r, struct progress *p)
 {
-    const struct json_value *record = json_root(r->doc), *counts = json_get(record, "counts");
-    int64_t total = reply_int(r, record, "total"), ended = reply_int(r, record, "ended");
-    int64_t failed = ended - reply_int(r, counts, "succeeded");
-    double rate = rate_of(p, ended);
-    char bar[BAR_WIDTH + 1];
-    int full = total > 0 ? (int)(ended * BAR_WIDTH / total) : 0;
-    for (int i = 0; i < BAR_WIDTH; i++)
-        bar[i] = i < full ? '#' : '.';
-    bar[BAR_WIDTH] = '\0';
-    fprintf(stderr, "\r\033[K[%s] %lld of %lld done, %lld failed", bar, (long long)ended, (long long)total,
-            (long long)failed);
-    if (rate > 0)
-        fprintf(stderr, ", %.*f/s, %.0f s left", rate < 10 ? 1 : 0, rate, (double)(total - ended) / rate);
+    const struct json_value *record = json_root(r->doc);
+    int64_t ended = reply_int(r, record, "ended");
+    progress_draw(p, ended, reply_int(r, record, "total"),
+                  ended - reply_int(r, json_get(record, "counts"), "succeeded"));
 }
 
 static int finish(const struct submit *s, const struct reply *r)

@@ -46,6 +46,7 @@ int command_deploy(struct cli *cli, int argc, char **argv);
 int command_invoke(struct cli *cli, int argc, char **argv);
 int command_get(struct cli *cli, int argc, char **argv);
 int command_cancel(struct cli *cli, int argc, char **argv);
+int command_retry(struct cli *cli, int argc, char **argv);
 int command_logs(struct cli *cli, int argc, char **argv);
 int command_ls(struct cli *cli, int argc, char **argv); /* list.c */
 int command_schedules(struct cli *cli, int argc, char **argv);

@@ -95,31 +95,16 @@ static void print_invocations(struct walk *w, const struct reply *r, const struc
         print_invocation(r, v, width);
 }
 
-static bool put_time(struct buf *path, const char *name, const char *text)
-{
-    char when[CLI_WHEN_BYTES];
-    if (!cli_when(text, when))
-        return false;
-    walk_parameter(path, name, str_of(when));
-    return true;
-}
-
 static int put_filters(const struct ls *ls, struct buf *path)
 {
     if (ls->status != NULL)
         walk_parameter(path, "status", str_of(ls->status));
     if (ls->agent != NULL)
         walk_parameter(path, "agent", str_of(ls->agent));
-    if (ls->since != NULL && !put_time(path, "created_after", ls->since))
-        return cli_error(
-            "--since needs a span as in 90s, 15m, 1h, 2d, or a time as in 2026-11-21T07:30:00Z, not "
-            "\"%s\"",
-            ls->since);
-    if (ls->until != NULL && !put_time(path, "created_before", ls->until))
-        return cli_error(
-            "--until needs a span as in 90s, 15m, 1h, 2d, or a time as in 2026-11-21T07:30:00Z, not "
-            "\"%s\"",
-            ls->until);
+    if (ls->since != NULL && walk_when(path, "created_after", "--since", ls->since) != 0)
+        return STATUS_USAGE;
+    if (ls->until != NULL && walk_when(path, "created_before", "--until", ls->until) != 0)
+        return STATUS_USAGE;
     for (int i = 0; i < ls->metadata.count; i++) {
         struct str value = str_of(ls->metadata.items[i]), key;
         str_split(&value, '=', &key);

@@ -24,6 +24,7 @@ static const struct command commands[] = {
     {"get", command_get, "get ID: show an invocation"},
     {"logs", command_logs, "logs ID: print what an invocation wrote to stderr"},
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
+    {"retry", command_retry, "retry ID...: run ended invocations again; --all-errors"},
     {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
     {"keys", command_keys, "keys create: make an API key (needs the database)"},
     {"webhooks", command_webhooks,

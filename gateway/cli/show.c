@@ -66,8 +66,8 @@ static void print_attempts(const struct reply *r, const struct json_value *attem
 static void print_record(const struct reply *r)
 {
     const struct json_value *record = json_root(r->doc), *usage = json_get(record, "usage");
-    static const char *const texts[] = {"id",         "agent",       "status", "created_at",
-                                        "started_at", "finished_at", "signal"};
+    static const char *const texts[] = {"id",         "agent",      "status",      "retry_of",
+                                        "created_at", "started_at", "finished_at", "signal"};
     static const char *const numbers[] = {"queue_ms", "run_ms", "cpu_ms"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         print_field(record, texts[i]);

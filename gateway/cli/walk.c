@@ -29,6 +29,17 @@ void walk_parameter(struct buf *path, const char *name, struct str value)
     buf_byte(path, '&');
 }
 
+int walk_when(struct buf *path, const char *name, const char *option, const char *text)
+{
+    char when[CLI_WHEN_BYTES];
+    if (!cli_when(text, when))
+        return cli_error(
+            "%s needs a span as in 90s, 15m, 1h, 2d, or a time as in 2026-11-21T07:30:00Z, not \"%s\"",
+            option, text);
+    walk_parameter(path, name, str_of(when));
+    return 0;
+}
+
 /* The array's elements as they came, one a line. White space between tokens goes: a record's metadata is kept
  * as it was sent, line ends included. */
 static void print_lines(struct str array)
@@ -80,7 +91,7 @@ static int take_page(struct walk *w, struct buf *cursor)
     buf_clear(cursor);
     if (status == STATUS_OK) {
         buf_str(cursor, reply_str(json_root(r.doc), "next_cursor"));
-        if (w->cli->json)
+        if (w->cli->json && !w->silent)
             print_lines(json_member_source(r.doc, w->member));
         else
             w->take(w, &r, records);

@@ -50,6 +50,15 @@ static int take_batch(struct listing *l, struct str value, struct err *err)
     return 1;
 }
 
+static int take_retry_of(struct listing *l, struct str value, struct err *err)
+{
+    if (!uuid_is_zero(l->retry_of))
+        return twice(STR("retry_of"), err);
+    if (!id_parse("inv", value, &l->retry_of))
+        return err_set(err, ERR_BAD_QUERY, "retry_of must be an invocation's id: they look like inv_…");
+    return 1;
+}
+
 /* A '+' that was not escaped has become a space: worth a word. */
 static int take_time(const char *name, struct str value, bool *has, wall_t *out, struct err *err)
 {
@@ -138,6 +147,8 @@ int listing_take(struct listing *l, struct str name, struct str value, struct er
         return take_limit(l, value, err);
     if (str_eq_c(name, "batch"))
         return take_batch(l, value, err);
+    if (str_eq_c(name, "retry_of"))
+        return take_retry_of(l, value, err);
     if (str_starts(name, METADATA_PREFIX))
         return take_metadata(l, str_make(name.p + METADATA_PREFIX.n, name.n - METADATA_PREFIX.n), value, err);
     return 0;
@@ -195,16 +206,21 @@ void listing_metadata(const struct listing *l, struct buf *out)
     jw_object_end(&w);
 }
 
+static void scope_id(const char *name, bool given, struct uuid id, struct buf *out)
+{
+    char text[UUID_TEXT_BYTES];
+    uuid_format(id, text);
+    if (given)
+        buf_printf(out, "%s %s\n", name, text);
+}
+
 void listing_scope(const struct listing *l, struct buf *out)
 {
     buf_printf(out, "invocations\nstatus %d %d\nagent %s %d\nafter %d %lld\nbefore %d %lld\n", l->by_status,
                l->by_status ? (int)l->status : 0, l->agent, l->version, l->has_after, (long long)l->after.us,
                l->has_before, (long long)l->before.us);
-    if (l->has_batch) {
-        char text[UUID_TEXT_BYTES];
-        uuid_format(l->batch, text);
-        buf_printf(out, "batch %s\n", text);
-    }
+    scope_id("batch", l->has_batch, l->batch, out);
+    scope_id("retry_of", !uuid_is_zero(l->retry_of), l->retry_of, out);
     buf_cstr_append(out, "metadata ");
     listing_metadata(l, out);
 }

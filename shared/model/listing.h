@@ -40,6 +40,7 @@ struct listing {
     int32_t version; /* 0: any */
     bool has_batch;
     struct uuid batch;
+    struct uuid retry_of; /* zero: not given */
     bool has_after, has_before;
     wall_t after, before;
     struct listing_pair pairs[LISTING_PAIRS_MAX];

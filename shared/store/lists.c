@@ -25,17 +25,25 @@
     "(tenant, id) < ($1, $3) AND id >= $2 AND id < $3 AND batch IS NOT NULL "                          \
     "ORDER BY tenant DESC, id DESC LIMIT $4)"
 
-static const char sql_step[] =
-    "WITH c AS MATERIALIZED (" ONE_PRIORITY("0") " UNION ALL " ONE_PRIORITY("1") " UNION ALL " ONE_PRIORITY(
-        "2") " UNION ALL " OF_BATCHES " ORDER BY id DESC LIMIT $4) "
-             "SELECT s.examined, s.last, m.id FROM (SELECT (SELECT count(*) FROM c) AS examined, "
-             "(SELECT id FROM c ORDER BY id LIMIT 1) AS last) s "
-             "LEFT JOIN LATERAL (SELECT c.id FROM c WHERE ($5::uuid IS NULL OR c.agent = $5) "
-             "AND ($6 = 0 OR c.version = $6) AND ($10::uuid IS NULL OR c.batch = $10) AND ($7 = '' OR "
-             "c.metadata::jsonb @> $7::jsonb) "
-             "AND ($8 < 0 OR coalesce((SELECT r.status FROM results r WHERE r.id = c.id AND r.id >= $2 AND "
-             "r.id < $3), "
-             "0::int2) = $8) ORDER BY c.id DESC LIMIT $9) m ON true ORDER BY m.id DESC";
+/* What matches of the candidates c. */
+#define STEP_MATCHES                                                                                \
+    "SELECT s.examined, s.last, m.id FROM (SELECT (SELECT count(*) FROM c) AS examined, "           \
+    "(SELECT id FROM c ORDER BY id LIMIT 1) AS last) s "                                            \
+    "LEFT JOIN LATERAL (SELECT c.id FROM c WHERE ($5::uuid IS NULL OR c.agent = $5) "               \
+    "AND ($6 = 0 OR c.version = $6) AND ($10::uuid IS NULL OR c.batch = $10) AND ($7 = '' OR "      \
+    "c.metadata::jsonb @> $7::jsonb) "                                                              \
+    "AND ($8 < 0 OR coalesce((SELECT r.status FROM results r WHERE r.id = c.id AND r.id >= $2 AND " \
+    "r.id < $3), 0::int2) = $8) ORDER BY c.id DESC LIMIT $9) m ON true ORDER BY m.id DESC"
+
+static const char sql_step[] = "WITH c AS MATERIALIZED (" ONE_PRIORITY("0") " UNION ALL " ONE_PRIORITY(
+    "1") " UNION ALL " ONE_PRIORITY("2") " UNION ALL " OF_BATCHES " ORDER BY id DESC LIMIT $4) " STEP_MATCHES;
+
+/* Those that repeat one have an index of their own. */
+static const char sql_retries[] =
+    "WITH c AS MATERIALIZED (SELECT id, agent, version, metadata, batch FROM invocations WHERE (retry_of, "
+    "id) "
+    ">= ($11, $2) AND (retry_of, id) < ($11, $3) AND id >= $2 AND id < $3 AND retry_of IS NOT NULL AND "
+    "tenant = $1 ORDER BY retry_of DESC, id DESC LIMIT $4) " STEP_MATCHES;
 
 static const char sql_session[] =
     "SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), "
@@ -89,8 +97,11 @@ int list_step(struct pg *pg, const struct list_step *s, int64_t deadline_ms, lis
             pg_put_null(p, PG_UUID);
         else
             pg_put_uuid(p, s->batch);
+        if (!uuid_is_zero(s->retry_of))
+            pg_put_uuid(p, s->retry_of);
     }
-    return store_query(pg, sql_step, p, deadline_ms, reply_step, (void (*)(void))fn, arg, err);
+    return store_query(pg, uuid_is_zero(s->retry_of) ? sql_step : sql_retries, p, deadline_ms, reply_step,
+                       (void (*)(void))fn, arg, err);
 }
 
 static void reply_open_low(void *arg, const struct pg_result *r, const struct err *err)

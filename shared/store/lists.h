@@ -31,6 +31,7 @@ struct list_step {
     struct uuid agent;     /* zero: any */
     int32_t version;       /* 0: any */
     struct uuid batch;     /* zero: any, or none */
+    struct uuid retry_of;  /* only those that repeat this one; zero: all */
     struct str metadata;   /* a JSON object that theirs must contain; empty: any */
 };
 

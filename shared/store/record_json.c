@@ -158,6 +158,10 @@ static void write_record(const struct record *r, const struct live_state *live, 
     jw_key(&w, "metadata");
     jw_raw(&w, r->metadata.n > 0 ? r->metadata : STR("{}"));
     write_batch(&w, r);
+    if (uuid_is_zero(r->retry_of))
+        jw_knull(&w, "retry_of");
+    else
+        jw_kid(&w, "retry_of", "inv", r->retry_of);
     jw_ktime(&w, "created_at", uuid_time(r->id));
     jw_ktime(&w, "not_before", r->not_before);
     jw_ktime(&w, "started_at", r->started_at);

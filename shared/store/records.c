@@ -15,7 +15,7 @@
 
 #define COLUMNS(prompt)                                                    \
     "i.id, i.tenant, g.slug, i.version, i.priority, i.timeout_ms, " prompt \
-    ", i.prompt_bytes, i.metadata, i.batch, i.custom_id, i.traceparent"
+    ", i.prompt_bytes, i.metadata, i.batch, i.custom_id, i.traceparent, i.retry_of"
 #define RESULT_COLUMNS(output, logs)                                                     \
     "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, " output \
     ", r.output_bytes, r.output_truncated, " logs                                        \
@@ -74,6 +74,7 @@ enum column {
     C_BATCH,
     C_CUSTOM_ID,
     C_TRACEPARENT,
+    C_RETRY_OF,
     C_CANCEL,
     C_ATTEMPT,
     C_NOT_BEFORE,
@@ -157,6 +158,7 @@ static void read_record(const struct pg_result *r, int row, struct record *out)
                            .batch = pg_get_uuid(r, row, C_BATCH),
                            .custom_id = pg_get_str(r, row, C_CUSTOM_ID),
                            .traceparent = pg_get_str(r, row, C_TRACEPARENT),
+                           .retry_of = pg_get_uuid(r, row, C_RETRY_OF),
                            .canceling = pg_get_bool(r, row, C_CANCEL),
                            .attempts = pg_get_str(r, row, C_ATTEMPTS),
                            .attempt = 1};

@@ -28,6 +28,7 @@ struct record {
     struct uuid batch;
     struct str custom_id;   /* in its batch; empty without */
     struct str traceparent; /* empty: none */
+    struct uuid retry_of;   /* zero: none */
     bool canceling;         /* a cancel is on record */
     int16_t attempt;        /* the newest allocated */
     wall_t not_before;      /* of the newest attempt, 0 for the first */

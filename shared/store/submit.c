@@ -20,14 +20,24 @@ struct submitter {
 #define INVOCATION_ARRAYS                                                                         \
     "unnest($1::uuid[], $2::int4[], $3::uuid[], $4::int4[], $5::uuid[], $6::int2[], $7::int4[], " \
     "$8::int8[], "                                                                                \
-    "$9::int2[], $10::int2[], $11::bytea[], $12::int4[], $13::text[], $14::text[])"
+    "$9::int2[], $10::int2[], $11::bytea[], $12::int4[], $13::text[], $14::text[]"
 
 static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS
-                                ") SELECT * FROM " INVOCATION_ARRAYS " ON CONFLICT (id) DO NOTHING";
+                                ") SELECT * FROM " INVOCATION_ARRAYS ") ON CONFLICT (id) DO NOTHING";
 
-/* Large prompts, hooks and later starts in the same statement, so that they and the row are one commit. Plain
- * submissions go by the statement above and pay for none of them. */
-#define CHUNK_ARRAYS "unnest($15::uuid[], $16::int4[], $17::bytea[])"
+/* Large prompts (given, or copied from the invocation that is repeated), hooks and later starts in the same
+ * statement, so that they and the row are one commit. Plain submissions go by the statement above and pay for
+ * none of them. */
+#define CHUNKS_GIVEN                                                                                     \
+    "b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "                                          \
+    "SELECT id, 1, 0, chunk, data FROM unnest($15::uuid[], $16::int4[], $17::bytea[]) AS c (id, chunk, " \
+    "data)"
+/* The bounds of the copied ones' ids let the executor leave all partitions alone but theirs. */
+#define CHUNKS_COPIED                                                                                     \
+    " UNION ALL SELECT c.id, 1, 0, o.chunk, o.data FROM unnest($28::uuid[], $29::uuid[]) AS c (id, old) " \
+    "JOIN LATERAL (SELECT chunk, data FROM blobs WHERE id = c.old AND kind = 1 AND attempt = 0 AND "      \
+    "id BETWEEN $30 AND $31 OFFSET 0) o ON true"
+#define CHUNKS_END " ON CONFLICT DO NOTHING), "
 #define HOOK_ARRAYS "unnest($18::uuid[], $19::int4[], $20::text[], $21::int8[], $22::text[], $23::bytea[])"
 /* Attempt 1 has a row only when it is to begin later: dispatchers look for due rows. */
 #define START_INSERT                                                                                   \
@@ -35,22 +45,24 @@ static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS
     "SELECT id, 1::int2, tenant, not_before, 'not_before', 0::int2, 0::int2 FROM unnest($24::uuid[], " \
     "$25::int4[], $26::timestamptz[]) AS s (id, tenant, not_before)"
 static const char sql_large[] =
-    "WITH b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
-    "SELECT id, 1, 0, chunk, data FROM " CHUNK_ARRAYS " AS c (id, chunk, data) "
-    "ON CONFLICT DO NOTHING), "
-    "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS ") SELECT * FROM " HOOK_ARRAYS
-    " ON CONFLICT DO NOTHING), " START_INSERT " ON CONFLICT DO NOTHING) "
-    "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
-    " ON CONFLICT (id) DO NOTHING";
+    "WITH " CHUNKS_GIVEN CHUNKS_COPIED CHUNKS_END "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS
+    ") SELECT * FROM " HOOK_ARRAYS " ON CONFLICT DO NOTHING), " START_INSERT " ON CONFLICT DO NOTHING) "
+    "INSERT INTO invocations (" INVOCATION_COLUMNS ", retry_of) SELECT * FROM " INVOCATION_ARRAYS
+    ", $27::uuid[]) ON CONFLICT (id) DO NOTHING";
 
 static const struct submission *sub_of(const struct writer_row *row)
 {
     return (const struct submission *)row; /* row is the first member */
 }
 
+int32_t submission_prompt_bytes(const struct submission *s)
+{
+    return s->prompt_copied > 0 ? s->prompt_copied : (int32_t)s->prompt.n;
+}
+
 static bool prompt_inline(const struct submission *s)
 {
-    return s->prompt.n <= INV_INLINE_BYTES;
+    return submission_prompt_bytes(s) <= INV_INLINE_BYTES;
 }
 
 static void put_chunks(struct pg_params *p, struct writer_row *const *rows, size_t n)
@@ -93,6 +105,14 @@ static void put_metadata(struct pg_params *p, const struct submission *s)
         pg_put_null(p, PG_TEXT);
 }
 
+static void put_uuid_or_null(struct pg_params *p, struct uuid id)
+{
+    if (uuid_is_zero(id))
+        pg_put_null(p, PG_UUID);
+    else
+        pg_put_uuid(p, id);
+}
+
 /* One array over the rows for which `when` holds. */
 #define COLUMN_OF(type, when, put)                        \
     do {                                                  \
@@ -125,6 +145,23 @@ static void put_starts(struct pg_params *p, struct writer_row *const *rows, size
     START(PG_TIMESTAMPTZ, pg_put_time(p, s->not_before));
 }
 
+static void put_retries(struct pg_params *p, struct writer_row *const *rows, size_t n)
+{
+    COLUMN(PG_UUID, put_uuid_or_null(p, s->retry_of));
+    COLUMN_OF(PG_UUID, s->prompt_copied > 0, pg_put_uuid(p, s->row.key));
+    COLUMN_OF(PG_UUID, s->prompt_copied > 0, pg_put_uuid(p, s->retry_of));
+    struct uuid low = {0}, high = {0};
+    for (size_t i = 0; i < n; i++) {
+        const struct submission *s = sub_of(rows[i]);
+        if (s->prompt_copied > 0 && (uuid_is_zero(low) || uuid_cmp(s->retry_of, low) < 0))
+            low = s->retry_of;
+        if (s->prompt_copied > 0 && uuid_cmp(s->retry_of, high) > 0)
+            high = s->retry_of;
+    }
+    pg_put_uuid(p, low);
+    pg_put_uuid(p, high);
+}
+
 static void put_trace(struct pg_params *p, const struct submission *s)
 {
     char text[TRACEPARENT_TEXT_BYTES];
@@ -148,7 +185,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     COLUMN(PG_INT2, pg_put_int2(p, s->max_attempts));
     COLUMN(PG_INT2, pg_put_int2(p, s->retry_on));
     COLUMN(PG_BYTEA, put_prompt(p, s));
-    COLUMN(PG_INT4, pg_put_int4(p, (int32_t)s->prompt.n));
+    COLUMN(PG_INT4, pg_put_int4(p, submission_prompt_bytes(s)));
     COLUMN(PG_TEXT, put_metadata(p, s));
     COLUMN(PG_TEXT, put_trace(p, s));
     if (!large)
@@ -156,6 +193,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     put_chunks(p, rows, n);
     put_hooks(p, rows, n);
     put_starts(p, rows, n);
+    put_retries(p, rows, n);
 }
 
 static void group_done(void *arg, struct writer_row *row, const struct err *err)
@@ -197,20 +235,17 @@ void submitter_free(struct submitter **s)
  * is inserted; the second statement, queued right behind on the same connection, reads the owner. Sending
  * both again after a lost reply is harmless: the read finds our own id. */
 
+#define ONLY_OURS " WHERE EXISTS (SELECT FROM k)"
 static const char sql_keyed[] =
     "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
-    "SELECT t, $27, $28, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
+    "SELECT t, $32, $33, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
     "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = "
     "excluded.invocation, "
-    "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), "
-    "b AS (INSERT INTO blobs (id, kind, attempt, chunk, data) "
-    "SELECT id, 1, 0, chunk, data FROM " CHUNK_ARRAYS " AS c (id, chunk, data) "
-    "WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING), "
-    "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS ") SELECT * FROM " HOOK_ARRAYS
-    " WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING), " START_INSERT
-    " WHERE EXISTS (SELECT FROM k) ON CONFLICT DO NOTHING) "
-    "INSERT INTO invocations (" INVOCATION_COLUMNS ") SELECT * FROM " INVOCATION_ARRAYS
-    " WHERE EXISTS (SELECT FROM k) ON CONFLICT (id) DO NOTHING";
+    "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), " CHUNKS_GIVEN
+        ONLY_OURS CHUNKS_COPIED ONLY_OURS CHUNKS_END "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS
+    ") SELECT * FROM " HOOK_ARRAYS ONLY_OURS " ON CONFLICT DO NOTHING), " START_INSERT ONLY_OURS
+    " ON CONFLICT DO NOTHING) INSERT INTO invocations (" INVOCATION_COLUMNS
+    ", retry_of) SELECT * FROM " INVOCATION_ARRAYS ", $27::uuid[])" ONLY_OURS " ON CONFLICT (id) DO NOTHING";
 
 static const char sql_key_owner[] =
     "SELECT invocation, fingerprint FROM idempotency WHERE tenant = $1 AND key = $2";
@@ -324,8 +359,9 @@ int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms,
 {
     sub->row.key = uuid_new();
     sub->row.deadline = mono_add_ms(loop_now(s->loop), deadline_ms);
-    sub->row.bytes = sub->prompt.n + sub->metadata.n + 160 + (sub->hook != NULL ? sub->hook->url.n + 200 : 0);
-    sub->row.is_large = sub->hook != NULL || sub->not_before.us != 0;
+    sub->row.bytes = (size_t)submission_prompt_bytes(sub) + sub->metadata.n + 160 +
+                     (sub->hook != NULL ? sub->hook->url.n + 200 : 0);
+    sub->row.is_large = sub->hook != NULL || sub->not_before.us != 0 || !uuid_is_zero(sub->retry_of);
     sub->replayed = false;
     if (sub->idempotency_key.n > 0)
         return keyed_put(s, sub, err);

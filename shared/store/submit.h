@@ -30,7 +30,9 @@ struct submission {
     int64_t queue_timeout_ms;
     int16_t max_attempts, retry_on;
     struct str prompt;
-    struct str metadata; /* JSON text; empty: none */
+    struct uuid retry_of;  /* the ended invocation that it repeats; zero: none */
+    int32_t prompt_copied; /* bytes of its large prompt, which is copied in the database; else 0 */
+    struct str metadata;   /* JSON text; empty: none */
     struct traceparent trace;
     wall_t not_before;          /* 0: at once; queue_timeout_ms then covers the time until it, too */
     struct webhook_hook *hook;  /* the owner's; NULL: none */
@@ -48,6 +50,9 @@ typedef void submit_done_fn(void *arg, struct submission *s, const struct err *e
 struct submitter *submitter_new(struct loop *loop, struct pg *small, struct pg *large, struct pg *keyed,
                                 submit_done_fn *done, void *arg, size_t max_bytes);
 void submitter_free(struct submitter **s);
+
+/* Bytes of its prompt, given or copied. */
+int32_t submission_prompt_bytes(const struct submission *s);
 
 /* Gives the submission its id (now: ids follow commits closely) and takes it until `done`. deadline_ms from
  * now. */

@@ -390,6 +390,20 @@ class Maker:
         finally:
             self.stack.executors[0].signal(signal.SIGCONT)
 
+    def retryInvocation_200(self, operation):
+        return self.call(operation, headers={"Prefer": "wait=30"})
+
+    def retryInvocation_409(self, operation):
+        return self.call(operation, id=self.open_id)
+
+    def retryInvocation_422(self, operation):
+        for version in ("same", "serving"):
+            answer = self.call(operation, {"version": version}, {"Idempotency-Key": "the same retry"})
+        return answer
+
+    def retryInvocation_202(self, operation):
+        return self.call(operation, {"version": "serving"})
+
     def getInvocationOutput_206(self, operation):
         return self.call(operation, headers={"Range": "bytes=2-4"})
 
