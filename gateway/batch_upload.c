@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "batch_input.h"
+#include "base/failpoint.h"
 #include "batches.h"
 #include "handoff.h"
 #include "idempotency_key.h"
@@ -165,6 +166,7 @@ static void on_loaded(void *arg, const struct err *err)
     } else if (err != NULL) {
         call_fail(c, err);
     } else {
+        FAILPOINT(gateway_batch_done);
         answer_accepted(u);
     }
 }
@@ -198,6 +200,7 @@ static void load(struct upload *u)
                                                   .priority = u->options.priority,
                                                   .timeout_ms = u->options.timeout_ms,
                                                   .queue_timeout_ms = u->options.queue_timeout_ms});
+    FAILPOINT(gateway_batch_begin);
     call_enter(c);
     if (batch_load(c->g->load, &u->batch, source, LOAD_MS, on_loaded, u, &err) != 0 && call_leave(c))
         call_fail(c, &err);

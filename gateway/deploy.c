@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agents.h"
+#include "base/failpoint.h"
 #include "bundle.h"
 #include "base/log.h"
 #include "loop/flow.h"
@@ -155,6 +156,7 @@ static void enqueue(struct deploy *d)
                       .timeout_ms = 600 * 1000,
                       .ready = wall_now()};
     e.queue_deadline.us = e.ready.us + INV_QUEUE_TIMEOUT_DEFAULT_MS * 1000LL;
+    FAILPOINT(gateway_deploy_done);
     queue_enqueue(d->c->g->queue, QUEUE_FED, &e, 1, NULL, NULL, NULL);
 }
 

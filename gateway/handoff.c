@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "base/arena.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "store/sweep.h"
 
@@ -186,6 +187,7 @@ static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struc
     struct batch *b = arg;
     struct handoff *h = b->h;
     struct metric *m = h->g->metrics.row;
+    FAILPOINT(gateway_handed);
     if (err != NULL && h->failed == NULL) /* once an outage, not once a batch */
         log_warn("enqueueing fails; the dispatcher will feed these jobs", LF_INT("jobs", b->n), LF_ERR(err));
     for (size_t i = 0; i < b->n; i++) {
@@ -209,6 +211,7 @@ static void flush(void *arg)
     h->open = NULL;
     if (b == NULL)
         return;
+    FAILPOINT(gateway_answered);
     if (queue_enqueue(h->g->queue, QUEUE_FIRST, b->entries, b->n, on_enqueued, b, &err) != 0)
         on_enqueued(b, NULL, 0, &err);
 }

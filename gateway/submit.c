@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "events.h"
 #include "handoff.h"
 #include "idempotency_key.h"
@@ -158,6 +159,7 @@ void invocation_committed(void *arg, struct submission *sub, const struct err *e
     struct gateway *g = arg;
     struct submit *s = (struct submit *)sub; /* sub is the first member */
     struct call *c = s->c;
+    FAILPOINT(gateway_committed);
     if (err == NULL && !sub->replayed) {
         hand_off(g, s);
         metric_add(&g->metrics.row[M_SUBMITTED], 1);

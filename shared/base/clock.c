@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/failpoint.h"
+
 static int64_t read_clock(clockid_t id)
 {
     struct timespec ts;
@@ -18,7 +20,7 @@ mono_t mono_now(void)
 
 wall_t wall_now(void)
 {
-    return (wall_t){.us = read_clock(CLOCK_REALTIME)};
+    return (wall_t){.us = read_clock(CLOCK_REALTIME) + failpoint_clock_us()};
 }
 
 void wall_format(wall_t t, char out[WALL_TEXT_BYTES])

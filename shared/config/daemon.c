@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 
 int daemon_main(const struct config_table *table, void *settings, const char *name, char *const *level,
@@ -21,6 +22,12 @@ int daemon_main(const struct config_table *table, void *settings, const char *na
         log_level_parse(str_of(*level), &least);
     log_setup(name, least);
     signal(SIGPIPE, SIG_IGN);
+    struct err err = ERR_INIT;
+    if (failpoint_open(&err) != 0) {
+        log_error("cannot start", LF_ERR(&err));
+        config_unload(table, settings);
+        return 2;
+    }
     int status = run(arg);
     config_unload(table, settings);
     return status;

@@ -12,6 +12,9 @@ const char *const config_known_names[] = {
     "SANDPIPER_DATABASE_URL",
     "SANDPIPER_REDIS_URL",
     "SANDPIPER_LOG_LEVEL",
+#ifdef SP_FAILPOINTS
+    "SANDPIPER_FAILPOINTS",
+#endif
     "SANDPIPER_SPOOL_DIR",
     "SANDPIPER_TENANT_WINDOW",
     "E2B_API_KEY",

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
+
 struct submitter {
     struct loop *loop;
     struct writer *writer;
@@ -319,6 +321,7 @@ static void keyed_inserted(void *arg, const struct pg_result *r, const struct er
         keyed_retry(k);
         return;
     }
+    FAILPOINT(gateway_key_done);
     pg_params_clear(k->s->params);
     pg_put_int4(k->s->params, k->sub->tenant);
     pg_put_text(k->s->params, k->sub->idempotency_key);
@@ -335,6 +338,7 @@ static void keyed_try(void *arg)
     encode(p, &row, 1, true);
     pg_put_text(p, k->sub->idempotency_key);
     pg_put_bytea(p, str_make((const char *)k->sub->fingerprint, sizeof k->sub->fingerprint));
+    FAILPOINT(gateway_key_begin);
     if (pg_query(k->s->keyed, sql_keyed, p, 5000, keyed_inserted, k, NULL) == NULL)
         keyed_retry(k);
 }

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
+
 enum { TRY_MS = 5000, PAUSE_MS = 100, PARAM_BYTES = 24 * 1024 * 1024, HELP_ROWS = 16 };
 
 struct group {
@@ -265,9 +267,11 @@ static void group_send(struct lane *l, struct group *g)
     bool large = has_large(g);
     pg_params_clear(l->params);
     ops->encode(l->params, g->rows, g->n, large);
+    FAILPOINT(commit_begin);
     l->flight = g;
     l->request =
         pg_query(l->pg, large ? ops->sql_large : ops->sql, l->params, try_ms(l, g), on_reply, l, NULL);
+    FAILPOINT(commit_sent);
     if (l->request != NULL)
         return;
     l->flight = NULL;
@@ -297,6 +301,7 @@ static void lane_turn(void *arg)
 
 static void group_committed(struct lane *l, struct group *g, const struct pg_result *result)
 {
+    FAILPOINT(commit_done);
     if (l->w->ops->apply != NULL)
         l->w->ops->apply(g->rows, g->n, result);
     for (size_t i = 0; i < g->n; i++)
