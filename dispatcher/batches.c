@@ -9,6 +9,7 @@
 #include <string.h>
 #include <uthash.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "feeder.h"
 #include "lead.h"
@@ -224,6 +225,7 @@ static void on_step(void *arg, const struct batch_step *s, const struct err *err
         next(b);
         return;
     }
+    FAILPOINT(dispatcher_batch_fed);
     size_t before = h->n;
     if (!s->found || s->ended || !keep(b, h, s)) {
         b->moved = true;
@@ -250,6 +252,7 @@ static void step(struct batches *b)
     struct uuid *ids = calloc(h->n + 1, sizeof *ids);
     for (size_t i = 0; ids != NULL && i < h->n; i++)
         ids[i] = h->items[i].id;
+    FAILPOINT(dispatcher_batch);
     bool sent =
         ids != NULL && batch_step(b->d->pg, &h->b, ids, h->n, most_open(b, h), DB_MS, on_step, b) == 0;
     free(ids);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "lead.h"
 #include "store/sweep.h"
@@ -27,6 +28,7 @@ static void on_deleted(void *arg, const struct err *err)
 static void on_marked(void *arg, const struct err *err)
 {
     struct boots *b = arg;
+    FAILPOINT(dispatcher_boot_marked);
     if (err != NULL || boot_end(b->d->pg, b->boot, DB_MS, on_deleted, b) != 0)
         b->running = false;
 }
@@ -59,6 +61,7 @@ static void on_dead(void *arg, bool found, struct uuid boot, struct uuid low, bo
         log_info("a dead gateway's connections are being ended");
         return; /* the next pass looks again */
     }
+    FAILPOINT(dispatcher_boot);
     b->boot = boot;
     b->running = sweep_open_tenants(b->d->pg, low, DB_MS, on_open, b) == 0;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <uthash.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "batches.h"
 #include "lead.h"
@@ -321,6 +322,7 @@ static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struc
     struct feeder *f = arg;
     struct fed *t = f->visiting;
     const struct uuid *full = NULL;
+    FAILPOINT(dispatcher_fed);
     if (err != NULL) {
         log_warn("feeding failed", LF_ERR(err));
         leave(f);
@@ -416,8 +418,10 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
         else
             t->cursor[priority_of(t)] = f->page_last;
         visit(f);
-    } else if (queue_enqueue(f->d->queue, QUEUE_FED, jobs, f->ids_n, on_enqueued, f, NULL) != 0) {
-        leave(f);
+    } else {
+        FAILPOINT(dispatcher_feed);
+        if (queue_enqueue(f->d->queue, QUEUE_FED, jobs, f->ids_n, on_enqueued, f, NULL) != 0)
+            leave(f);
     }
     free(jobs);
 }

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "lead.h"
 #include "leftovers.h"
@@ -11,7 +12,15 @@
 #include "store/sweep.h"
 #include "verdicts.h"
 
-enum { PASS_MS = 20000, SOON_MS = 100, LIST_MS = 30000, DESTROY_MS = 60000, REAP_MAX = 500, YOUNG_MS = 2000 };
+enum {
+    PASS_MS = 20000,
+    SOON_MS = 100,
+    AGAIN_MS = 1000,
+    LIST_MS = 30000,
+    DESTROY_MS = 60000,
+    REAP_MAX = 500,
+    YOUNG_MS = 2000
+};
 
 struct reaper {
     struct dispatcher *d;
@@ -19,7 +28,8 @@ struct reaper {
     bool listing, again;
 };
 
-/* One orphan: destroyed first, its usage when PostgreSQL knows the invocation. */
+/* One orphan. Its usage is written first, its destruction asked for then: were this process to die in
+ * between, the next pass finds it again. */
 struct orphan {
     struct reaper *r;
     char id[SANDBOX_ID_BYTES];
@@ -28,23 +38,56 @@ struct orphan {
     int attempt;
 };
 
-static void on_row(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)
+/* The sandbox stays, and is found again. */
+static void leave_alone(struct orphan *o)
 {
-    struct orphan *o = arg;
-    if (err == NULL && n == 1 && o->attempt > 0) {
-        struct entry job = rows[0].job;
-        job.attempt = (int16_t)o->attempt;
-        verdict_usage(o->r->d->verdicts, &job, o->executor, o->id, o->started);
-    }
+    struct reaper *r = o->r;
     free(o);
+    if (r->listing)
+        r->again = true;
+    else
+        loop_timer_start(r->timer, AGAIN_MS);
 }
 
 static void on_destroyed(void *arg, const struct sandbox_failure *failure)
 {
     (void)arg;
+    FAILPOINT(dispatcher_reaped);
     if (failure != NULL)
         log_warn("an orphaned sandbox could not be destroyed; the next pass or its TTL will",
                  LF_ERR(&failure->err));
+}
+
+static void destroy(struct orphan *o)
+{
+    FAILPOINT(dispatcher_reap_kill);
+    log_info("reaping an orphaned sandbox", LF_STR("sandbox", o->id));
+    sandbox_destroy(o->r->d->provider, o->id, DESTROY_MS, on_destroyed, o->r);
+    free(o);
+}
+
+static void on_usage(void *arg, bool won, const struct err *err)
+{
+    (void)won;
+    if (err != NULL)
+        leave_alone(arg);
+    else
+        destroy(arg);
+}
+
+/* A build's sandbox has no invocation, and no usage. */
+static void on_row(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)
+{
+    struct orphan *o = arg;
+    if (err != NULL) {
+        leave_alone(o);
+    } else if (n == 1 && o->attempt > 0) {
+        struct entry job = rows[0].job;
+        job.attempt = (int16_t)o->attempt;
+        verdict_usage(o->r->d->verdicts, &job, o->executor, o->id, o->started, on_usage, o);
+    } else {
+        destroy(o);
+    }
 }
 
 static void reap(struct reaper *r, const struct sandbox_listed *s)
@@ -57,17 +100,17 @@ static void reap(struct reaper *r, const struct sandbox_listed *s)
     o->started = s->started_at;
     o->executor = s->executor_boot;
     str_copy(str_of(s->id), o->id, sizeof o->id);
-    log_info("reaping an orphaned sandbox", LF_STR("sandbox", s->id));
-    sandbox_destroy(r->d->provider, s->id, DESTROY_MS, on_destroyed, r);
+    FAILPOINT(dispatcher_reap);
     if (sweep_ids(r->d->pg, &id, 1, DB_MS, on_row, o) != 0)
-        free(o);
+        leave_alone(o);
 }
 
-/* Young ones may belong to an executor that has registered after the last look at the register. */
-static bool orphaned(struct reaper *r, const struct sandbox_listed *s)
+/* Young ones may belong to an executor that has registered after the last look at the register. One that is
+ * from the future tells of clocks that differ, and nothing of its age. */
+static bool is_young(const struct sandbox_listed *s)
 {
-    return !reclaim_alive(r->d->reclaim, s->executor_boot) &&
-           wall_now().us - s->started_at.us > YOUNG_MS * 1000LL;
+    int64_t age_ms = (wall_now().us - s->started_at.us) / 1000;
+    return age_ms <= YOUNG_MS && age_ms >= -YOUNG_MS;
 }
 
 static void on_leftover(void *arg, const struct sandbox_listed *s)
@@ -83,17 +126,21 @@ static void on_list(void *arg, const struct sandbox_listed *items, size_t n,
     r->listing = false;
     if (failure != NULL)
         log_warn("listing sandboxes failed", LF_ERR(&failure->err));
-    bool sure = reclaim_sure(r->d->reclaim);
-    for (size_t i = 0; failure == NULL && sure && i < n && reaped < REAP_MAX; i++)
-        if (orphaned(r, &items[i])) {
-            reap(r, &items[i]);
-            reaped++;
+    bool sure = reclaim_sure(r->d->reclaim), soon = !sure || r->again;
+    for (size_t i = 0; failure == NULL && sure && i < n && reaped < REAP_MAX; i++) {
+        if (reclaim_alive(r->d->reclaim, items[i].executor_boot))
+            continue;
+        if (is_young(&items[i])) {
+            soon = true;
+            continue;
         }
+        reap(r, &items[i]);
+        reaped++;
+    }
     if (failure == NULL && sure)
         leftovers_look(r->d, items, n, on_leftover, r);
-    bool soon = failure != NULL || !sure || reaped == REAP_MAX || r->again;
     r->again = false;
-    loop_timer_start(r->timer, soon ? 1000 : PASS_MS);
+    loop_timer_start(r->timer, soon || reaped == REAP_MAX ? AGAIN_MS : PASS_MS);
 }
 
 static void pass(void *arg)
@@ -102,7 +149,7 @@ static void pass(void *arg)
     if (r->listing)
         return;
     if (!reclaim_sure(r->d->reclaim)) {
-        loop_timer_start(r->timer, 1000);
+        loop_timer_start(r->timer, AGAIN_MS);
         return;
     }
     r->listing =
@@ -129,7 +176,7 @@ struct reaper *reaper_new(struct dispatcher *d)
     if (r->timer == NULL)
         reaper_free(&r);
     else
-        loop_timer_start(r->timer, 1000);
+        loop_timer_start(r->timer, AGAIN_MS);
     return r;
 }
 

@@ -1,15 +1,17 @@
 /* Reclaiming. A pass each 100 ms looks at all leases; burying one dead executor is a procedure of its own,
- * one at a time: scan sp:live -> rows from PostgreSQL -> next attempts -> requeue -> its pending lists ->
- * strike it off. */
+ * one at a time: its will -> scan sp:live -> rows from PostgreSQL -> next attempts -> requeue -> its pending
+ * lists -> strike it off. */
 #include "reclaim.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "lead.h"
 #include "reaper.h"
+#include "store/queue_will.h"
 #include "store/sweep.h"
 #include "verdicts.h"
 
@@ -43,6 +45,7 @@ struct lost_job {
 struct burial {
     struct reclaim *r;
     struct uuid boot;
+    struct uuid culprit; /* the job that it crashed on; zero: none, or not known */
     char cursor[24];
     struct queue_live live[JOBS_MAX]; /* of this page */
     size_t n;
@@ -75,9 +78,11 @@ static void burial_end(struct burial *b, bool complete)
     if (complete) {
         log_info("a dead executor's jobs are queued again", LF_STR("boot", boot), LF_INT("jobs", b->found),
                  LF_INT("ms", mono_ms_between(b->began, loop_now(r->d->loop))));
+        FAILPOINT(dispatcher_bury_strike);
         queue_executor_forget(r->d->queue, b->boot);
         reaper_wake(r->d->reaper);
         governor_drop(r->d->governor, b->boot);
+        FAILPOINT(dispatcher_buried);
     }
     r->burial = NULL;
     free(b);
@@ -99,6 +104,7 @@ static void on_requeued(void *arg, const int8_t *verdicts, size_t n, const struc
 {
     struct lost_job *l = arg;
     struct burial *b = l->b;
+    FAILPOINT(dispatcher_bury_requeued);
     if (err != NULL)
         l->b->failed = true;
     else if (n == 1 && verdicts[0] == 1)
@@ -121,25 +127,36 @@ static void requeue(struct lost_job *l, bool again)
     on_requeued(l, NULL, 0, &down);
 }
 
+/* Its lease stays: dropped with nothing on record nobody would look for it. */
+static void job_failed(struct lost_job *l)
+{
+    struct burial *b = l->b;
+    b->failed = true;
+    free(l);
+    b->outstanding--;
+    page_done(b);
+}
+
 static void on_attempt(void *arg, bool won, const struct err *err)
 {
     struct lost_job *l = arg;
     if (err != NULL) {
-        struct burial *b = l->b;
-        b->failed = true; /* its lease stays: dropped without an attempt on record nobody would look for it */
-        free(l);
-        b->outstanding--;
-        page_done(b);
+        job_failed(l);
         return;
     }
+    FAILPOINT(dispatcher_bury_attempt);
     l->again.attempt = (int16_t)(l->again.attempt + 1);
     requeue(l, won);
 }
 
 static void on_ended(void *arg, bool won, const struct err *err)
 {
-    (void)won, (void)err;
-    requeue(arg, false);
+    struct lost_job *l = arg;
+    (void)won;
+    if (err != NULL)
+        job_failed(l);
+    else
+        requeue(l, false);
 }
 
 static struct lost_job *lost_new(struct burial *b, const struct queue_live *live, const struct entry *job)
@@ -162,6 +179,7 @@ static void bury_job(struct burial *b, const struct queue_live *live, const stru
 {
     struct verdicts *v = b->r->d->verdicts;
     struct lost_job *l = lost_new(b, live, &row->job);
+    bool guilty = uuid_eq(row->job.id, b->culprit);
     if (row->ended)
         requeue(l, false); /* settled: only the record was left */
     else if (row->job.attempt !=
@@ -170,12 +188,14 @@ static void bury_job(struct burial *b, const struct queue_live *live, const stru
                 row->job.attempt > live->attempt && row->not_before.us <= wall_now().us && !row->canceling);
     else if (row->canceling)
         verdict_result(v, &row->job, INV_CANCELED, ERR_NONE, on_ended, l);
+    else if (guilty && row->crashes + 1 >= INV_MAX_BLAMES)
+        verdict_result(v, &row->job, INV_ERROR, ERR_JOB_POISON, on_ended, l);
     else if (row->job.reruns + row->job.blames >= INV_MAX_ATTEMPTS)
         verdict_result(v, &row->job, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
     else {
         l->again.blames = (int16_t)(row->job.blames + 1);
-        verdict_retry(v, &row->job, b->boot, "executor_lost", row->job.reruns, l->again.blames,
-                      l->again.ready, on_attempt, l);
+        verdict_retry(v, &row->job, b->boot, guilty ? SWEEP_CRASHED : "executor_lost", row->job.reruns,
+                      l->again.blames, l->again.ready, on_attempt, l);
     }
 }
 
@@ -282,6 +302,34 @@ static void pending(struct burial *b)
         burial_end(b, false);
 }
 
+/* ---- its will ---- */
+
+static void on_left(void *arg, bool won, const struct err *err)
+{
+    struct burial *b = arg;
+    (void)won; /* the attempt may have its record already */
+    b->failed = b->failed || err != NULL;
+    if (--b->outstanding == 0)
+        scan(b);
+}
+
+/* Usage whose sandboxes are gone: durable before anything else, since the will goes with the burial's end. */
+static void on_will(void *arg, const struct queue_will *will, const struct err *err)
+{
+    struct burial *b = arg;
+    if (err != NULL) {
+        burial_end(b, false);
+        return;
+    }
+    b->culprit = will->culprit;
+    b->outstanding++; /* for those that are refused at once */
+    for (size_t i = 0; i < will->usage_n; i++) {
+        b->outstanding++;
+        verdict_usage_left(b->r->d->verdicts, b->boot, &will->usage[i], on_left, b);
+    }
+    on_left(b, false, NULL);
+}
+
 static void bury(struct reclaim *r, struct uuid boot)
 {
     struct burial *b = calloc(1, sizeof *b);
@@ -293,7 +341,9 @@ static void bury(struct reclaim *r, struct uuid boot)
     *b = (struct burial){.r = r, .boot = boot, .began = loop_now(r->d->loop)};
     str_copy(STR("0"), b->cursor, sizeof b->cursor);
     r->burial = b;
-    scan(b);
+    FAILPOINT(dispatcher_bury);
+    if (queue_will_read(r->d->queue, boot, on_will, b) != 0)
+        burial_end(b, false);
 }
 
 /* ---- the passes ---- */

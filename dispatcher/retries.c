@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "feeder.h"
 #include "lead.h"
@@ -41,6 +42,7 @@ static void on_enqueued(void *arg, const int8_t *verdicts, size_t n, const struc
 {
     struct offer *o = arg;
     size_t count = 0;
+    FAILPOINT(dispatcher_retried);
     if (err != NULL)
         log_warn("queueing retries failed; the slow pass will", LF_ERR(err));
     for (size_t i = 0; err == NULL && i < n; i++)
@@ -59,6 +61,7 @@ static void offer(struct retries *r, const struct entry *jobs, size_t n)
     o->r = r;
     for (size_t i = 0; i < n; i++)
         o->jobs[i] = (struct queue_mark){.tenant = jobs[i].tenant, .low = jobs[i].id};
+    FAILPOINT(dispatcher_retry);
     if (queue_enqueue(r->d->queue, QUEUE_FED, jobs, n, on_enqueued, o, NULL) != 0)
         free(o);
 }

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "store/schedules.h"
 
@@ -38,6 +39,7 @@ static void on_fired(void *arg, bool made, const struct err *err)
 {
     struct firing *f = arg;
     struct schedules *s = f->s;
+    FAILPOINT(dispatcher_schedule_fired);
     s->under_way--;
     if (err != NULL)
         log_warn("a schedule could not be moved on; trying again", LF_ERR(err));
@@ -66,6 +68,7 @@ static void fire(struct schedules *s, const struct schedule_due *due)
                          .schedule = due->id,
                          .invocation = uuid_new(),
                          .planned = due->planned};
+    FAILPOINT(dispatcher_schedule);
     s->under_way++;
     if (schedule_fire(s->d->pg, due, f->invocation, next, cron_every_hour(&cron), DB_MS, on_fired, f) == 0)
         return;

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 
 enum { SETTLE_MS = 60000, WAITING_BYTES = 64 * 1024 * 1024 };
@@ -24,6 +25,7 @@ static void on_settled(void *arg, struct outcome *o, const struct err *err)
 {
     struct verdicts *vs = arg;
     struct verdict *v = (struct verdict *)o;
+    FAILPOINT(dispatcher_verdict_done);
     if (err != NULL)
         log_warn("an end could not be recorded; the next pass will try again", LF_ERR(err));
     if (err == NULL && o->won && o->what == OUTCOME_RESULT) {
@@ -80,6 +82,7 @@ static struct verdict *begin(struct verdicts *vs, const struct entry *job, verdi
 static void put(struct verdicts *vs, struct verdict *v, verdict_fn *fn, void *arg)
 {
     struct err err;
+    FAILPOINT(dispatcher_verdict);
     if (v == NULL)
         err_set(&err, ERR_NO_MEMORY, "no memory");
     else if (settle_put(vs->settler, &v->outcome, SETTLE_MS, &err) == 0)
@@ -119,9 +122,9 @@ void verdict_retry(struct verdicts *vs, const struct entry *job, struct uuid exe
 }
 
 void verdict_usage(struct verdicts *vs, const struct entry *job, struct uuid executor, const char *sandbox,
-                   wall_t started)
+                   wall_t started, verdict_fn *fn, void *arg)
 {
-    struct verdict *v = begin(vs, job, NULL, NULL);
+    struct verdict *v = begin(vs, job, fn, arg);
     if (v != NULL) {
         int64_t ms = (wall_now().us - started.us) / 1000;
         str_copy(str_of(sandbox), v->sandbox, sizeof v->sandbox);
@@ -133,5 +136,28 @@ void verdict_usage(struct verdicts *vs, const struct entry *job, struct uuid exe
         v->outcome.sandbox_ms = ms > 0 ? ms : 0;
         v->outcome.run_ms = v->outcome.sandbox_ms; /* what ran is not known better */
     }
-    put(vs, v, NULL, NULL);
+    put(vs, v, fn, arg);
+}
+
+void verdict_usage_left(struct verdicts *vs, struct uuid executor, const struct queue_usage *u,
+                        verdict_fn *fn, void *arg)
+{
+    const struct entry job = {.id = u->id, .tenant = u->tenant, .agent = u->agent, .attempt = u->attempt};
+    struct verdict *v = begin(vs, &job, fn, arg);
+    if (v != NULL) {
+        struct outcome *o = &v->outcome;
+        str_copy(str_of(u->sandbox), v->sandbox, sizeof v->sandbox);
+        o->what = OUTCOME_USAGE_ONLY;
+        o->has_usage = true;
+        o->executor = executor;
+        o->started_at = u->started_at;
+        o->sandbox = str_of(v->sandbox);
+        o->queue_ms = u->queue_ms;
+        o->sandbox_start_ms = u->sandbox_start_ms;
+        o->run_ms = u->run_ms;
+        o->sandbox_ms = u->sandbox_ms;
+        o->cpu_ms = u->cpu_ms;
+        o->peak_memory_bytes = u->peak_memory_bytes;
+    }
+    put(vs, v, fn, arg);
 }

@@ -4,6 +4,7 @@
 #define DISPATCHER_VERDICTS_H
 
 #include "dispatcher.h"
+#include "store/queue_will.h"
 
 struct verdicts;
 struct verdicts *verdicts_new(struct dispatcher *d);
@@ -18,8 +19,11 @@ void verdict_result(struct verdicts *v, const struct entry *job, enum inv_state 
 /* Allocates the attempt after the job's current one, which executor had. */
 void verdict_retry(struct verdicts *v, const struct entry *job, struct uuid executor, const char *reason,
                    int reruns, int blames, wall_t not_before, verdict_fn *fn, void *arg);
-/* Usage of an attempt whose executor died. */
+/* Usage of an attempt whose executor died: of a sandbox that is still there, and as the executor left it.
+ * Both change nothing when the attempt has its record. */
 void verdict_usage(struct verdicts *v, const struct entry *job, struct uuid executor, const char *sandbox,
-                   wall_t started);
+                   wall_t started, verdict_fn *fn, void *arg);
+void verdict_usage_left(struct verdicts *v, struct uuid executor, const struct queue_usage *u, verdict_fn *fn,
+                        void *arg);
 
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "audit.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "lead.h"
 #include "store/sweep.h"
@@ -45,6 +46,7 @@ static void on_reset(void *arg, bool done, const struct err *err)
         enter(w, WATCH_UNSURE); /* another did: it is followed */
         return;
     }
+    FAILPOINT(dispatcher_rebuild);
     lead_disturbed(w->d->lead);
     enter(w, WATCH_HOLDING);
 }
@@ -56,6 +58,7 @@ static void lost(struct watch *w, const struct queue_identity *id)
         log_info("Redis is empty: making the streams, then feeding what PostgreSQL has");
     else
         log_warn("Redis has lost its memory: rebuilding from PostgreSQL", LF_STR("identity", id->now));
+    FAILPOINT(dispatcher_reset);
     w->lost_at = loop_now(w->d->loop);
     enter(w, WATCH_RESETTING);
     if (queue_reset(w->d->queue, epoch, id, on_reset, w) != 0)
@@ -80,6 +83,7 @@ static void on_marked(void *arg, const struct err *err)
 static void on_marks(void *arg, const struct err *err)
 {
     struct watch *w = arg;
+    FAILPOINT(dispatcher_rebuilt);
     if (err != NULL || queue_marked(w->d->queue, on_marked, w) != 0)
         enter(w, WATCH_HOLDING);
 }

@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "base/failpoint.h"
 #include "webhook_delivery.h"
 
 enum { GROUP = 256, SETTLE_MS = 10000, AGAIN_MS = 200 };
@@ -55,6 +56,7 @@ static void on_settled(void *arg, const struct err *err)
         loop_timer_start(e->again, AGAIN_MS);
         return;
     }
+    FAILPOINT(dispatcher_webhook_done);
     drop_all(&e->flight);
     flush(e);
 }

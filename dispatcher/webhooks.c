@@ -13,6 +13,7 @@
 
 #include <utlist.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "crypto/crypto.h"
 #include "webhook_delivery.h"
@@ -317,8 +318,10 @@ static void on_taken(void *arg, const struct webhook_due *rows, size_t n, int64_
     }
     if (examined > (int64_t)n)
         note_parked(w);
-    if (n > 0)
+    if (n > 0) {
+        FAILPOINT(dispatcher_webhook);
         take_in(w, rows, n);
+    }
     if (examined >= w->asked || w->again)
         take(w);
 }
@@ -401,6 +404,7 @@ void webhooks_ended(struct webhooks *w, struct webhook_delivery *d, int64_t aske
 {
     struct lane *l = d->lane;
     uint8_t jitter;
+    FAILPOINT(dispatcher_webhook_sent);
     random_bytes(&jitter, sizeof jitter);
     note_health(w, d);
     if (lane_ended(&w->lanes, l, d->end.verdict == WEBHOOK_DELIVERED, asked_ms, jitter % 100, now_of(w)))

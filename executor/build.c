@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/failpoint.h"
 #include "job.h"
 #include "recorder.h"
 #include "store/agents.h"
@@ -256,6 +257,7 @@ static void enter_upload(void *self)
 {
     struct job *j = self;
     struct build *b = build_of(j);
+    FAILPOINT(executor_build_upload);
     b->map_bytes = (size_t)b->have;
     b->map = mmap(NULL, b->map_bytes, PROT_READ, MAP_SHARED, b->fd, 0);
     if (b->map == MAP_FAILED) {
@@ -305,6 +307,7 @@ static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox
     } else if (e->oom_killed) {
         decide(j, false, ERR_JOB_OUT_OF_MEMORY, "the install step ran out of memory");
     } else if (e->kind == SANDBOX_EXITED && e->code == 0) {
+        FAILPOINT(executor_build_installed);
         flow_next(&j->flow);
     } else {
         if (e->kind == SANDBOX_EXITED)
@@ -351,6 +354,7 @@ static void enter_install(void *self)
 static void on_snapshot(void *arg, const char *snapshot_id, const struct sandbox_failure *f)
 {
     struct job *j = arg;
+    FAILPOINT(executor_build_snapshot);
     j->request = NULL;
     if (f != NULL)
         provider_failed(j, f);
@@ -385,6 +389,7 @@ static void on_finished(void *arg, const struct err *err)
         loop_timer_start(build_of(j)->again, 1000);
         return;
     }
+    FAILPOINT(executor_build_done);
     char id[UUID_TEXT_BYTES];
     uuid_format(j->version.id, id);
     log_info("build ended", LF_STR("version", id), LF_STR("agent", j->version.slug),

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "intake.h"
 #include "job.h"
@@ -73,6 +74,7 @@ static void hand_back(struct drain *d)
 
 static void strike_off(struct drain *d)
 {
+    FAILPOINT(executor_leave);
     enter(d, DRAIN_LEAVING, LEAVE_MS);
     lease_keeper_stop(d->x->leases);
     governor_drop(d->x->governor, d->x->boot);

@@ -29,6 +29,8 @@ struct executor {
     struct intake *build_intake;
     struct lease_keeper *leases;
     struct recorder *recorder; /* outcomes on their way to PostgreSQL */
+    struct will *will;         /* usage that must not die with this process */
+    struct crash *crash;       /* last words */
     struct mirror *mirror;     /* output to those who watch */
     struct versions *versions; /* agent versions, cached */
     struct spool_budget *spool;

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/culprit.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "job.h"
 #include "store/sweep.h"
@@ -304,6 +306,7 @@ static void begin(struct intake *in, struct taken *t)
     struct executor *x = in->x;
     if (jobs_find(x->jobs, t->d.lease.id) != NULL)
         return; /* delivered again, and running here already */
+    CULPRIT(t->d.lease.id);
     struct job *j = job_new(x, &t->d.lease, &t->d.job);
     if (j == NULL) {
         log_error("no memory for a job; it is claimed again in a moment");
@@ -327,6 +330,7 @@ static void on_claimed(void *arg, const int8_t *verdicts, size_t n, const struct
 {
     struct intake *in = arg;
     size_t at = 0;
+    FAILPOINT(executor_leased);
     if (err != NULL)
         in->pending_first = true; /* perhaps leased: a repeated claim of our own says yes again */
     for (size_t i = 0; i < in->taken_n && err == NULL; i++) {
@@ -407,6 +411,7 @@ static void on_read(void *arg, const struct queue_delivery *items, size_t n, con
         rest(in, single && !more ? POLL_MS : 0);
         return;
     }
+    FAILPOINT(executor_read);
     in->next_stream = 0;
     take(in, items, n);
     check(in, repeated);
@@ -444,6 +449,7 @@ static void on_permits(void *arg, int granted, int64_t wait_ms, const struct err
         intake_stop(in); /* gives them back */
         return;
     }
+    FAILPOINT(executor_permitted);
     if (in->permits > 0)
         read(in, in->permits);
     else

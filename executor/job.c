@@ -5,6 +5,8 @@
 #include <utlist.h>
 #include <uthash.h>
 
+#include "base/culprit.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "intake.h"
 #include "mirror.h"
@@ -168,6 +170,8 @@ void job_cancel(struct job *j)
 {
     if (j->canceled || j->fenced)
         return;
+    CULPRIT(j->lease.id);
+    FAILPOINT(executor_cancel);
     j->canceled = true;
     stop(j);
 }
@@ -179,6 +183,7 @@ void jobs_hand_back(struct jobs *jobs)
     {
         if (j->leaving)
             continue;
+        CULPRIT(j->lease.id);
         j->leaving = true;
         stop(j);
     }
@@ -188,6 +193,7 @@ void job_fence(struct job *j)
 {
     if (j->fenced)
         return;
+    CULPRIT(j->lease.id);
     j->fenced = true;
     stop(j);
 }
@@ -203,6 +209,7 @@ struct destroy {
 static void on_destroyed(void *arg, const struct sandbox_failure *failure)
 {
     struct destroy *d = arg;
+    FAILPOINT(executor_destroyed);
     if (failure != NULL)
         log_warn("a sandbox could not be destroyed; the reaper or its TTL will", LF_STR("sandbox", d->id),
                  LF_ERR(&failure->err));

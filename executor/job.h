@@ -18,6 +18,14 @@ enum job_phase {
     JOB_GONE,      /* about to be freed */
 };
 
+/* What Redis knows of its usage (will.h). */
+enum job_will {
+    WILL_NONE,    /* nothing was sent */
+    WILL_ASKED,   /* on its way */
+    WILL_UNKNOWN, /* refused, or perhaps forgotten since */
+    WILL_KNOWN,
+};
+
 struct job {
     struct job *prev, *next; /* of the table */
     struct executor *x;
@@ -47,9 +55,10 @@ struct job {
     struct outcome outcome;
     char signal[16], message[240];
     struct buf output_copy, logs_copy; /* inline results, alive until the commit */
-    int refusals;                      /* of its outcome, by the database */
-    struct job *held_next;             /* the recorder's: waits for room */
-    void *aux;                         /* of the flow (builds) */
+    enum job_will will;
+    int refusals;          /* of its outcome, by the database */
+    struct job *held_next; /* the recorder's: waits for room */
+    void *aux;             /* of the flow (builds) */
     void (*free_aux)(struct job *j);
 };
 

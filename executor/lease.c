@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "intake.h"
 #include "job.h"
+#include "will.h"
 
 enum {
     BEAT_MS = 500, /* DESIGN section 4: each 0.5 to 1 s */
@@ -152,6 +153,7 @@ static void on_beat(void *arg, struct str epoch, bool was_missing, const struct 
     if (was_missing || gap || (epoch_changed && epoch.n > 0)) {
         k->must_assert = true;
         tell_permits(k->x);
+        will_forgotten(k->x->will);
     }
     if (k->must_assert)
         assert_all(k);

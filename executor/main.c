@@ -5,6 +5,7 @@
 #include "base/leaks.h"
 #include "base/log.h"
 #include "config/daemon.h"
+#include "crash.h"
 #include "crypto/crypto.h"
 #include "drain.h"
 #include "executor.h"
@@ -15,6 +16,7 @@
 #include "recorder.h"
 #include "store/schema_wait.h"
 #include "versions.h"
+#include "will.h"
 
 struct app {
     struct executor x;
@@ -151,13 +153,18 @@ static int open_modules(struct app *app, struct err *err)
     x->jobs = jobs_new(x);
     x->versions = versions_new(x);
     x->recorder = recorder_new(x);
+    x->will = will_new(x);
     x->mirror = mirror_new(x, err);
     x->leases = lease_keeper_new(x, err);
+    x->crash = crash_new(x, err);
     x->intake = intake_new(x, ENTRY_INVOCATION, queue_streams, (int)app->settings.max_jobs, err);
     x->build_intake = intake_new(x, ENTRY_BUILD, build_streams, (int)app->settings.max_builds, err);
-    if (x->jobs == NULL || x->versions == NULL || x->recorder == NULL)
+    if (x->jobs == NULL || x->versions == NULL || x->recorder == NULL || x->will == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
-    return x->mirror != NULL && x->leases != NULL && x->intake != NULL && x->build_intake != NULL ? 0 : -1;
+    return x->mirror != NULL && x->leases != NULL && x->crash != NULL && x->intake != NULL &&
+                   x->build_intake != NULL
+               ? 0
+               : -1;
 }
 
 static void on_waiting(void *arg, const char *why)
@@ -188,6 +195,8 @@ static void app_close(struct app *app)
     intake_free(&x->build_intake);
     lease_keeper_free(&x->leases);
     recorder_free(&x->recorder);
+    will_free(&x->will);
+    crash_free(&x->crash);
     versions_free(&x->versions);
     provider_close(&x->provider);
     redis_close(&x->redis);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "base/culprit.h"
 #include "base/log.h"
 #include "store/queue_output.h"
 
@@ -136,6 +137,7 @@ static struct tail *tail_new(struct mirror *m, struct job *j)
 static struct tail *tail_of(struct mirror *m, struct uuid id, int16_t attempt)
 {
     struct job *j = jobs_find(m->x->jobs, id);
+    CULPRIT(id);
     struct tail *t;
     if (j != NULL && j->entry.kind == ENTRY_INVOCATION && j->lease.attempt == attempt)
         return j->tail != NULL ? j->tail : tail_new(m, j);

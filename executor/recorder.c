@@ -4,17 +4,17 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "base/culprit.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "store/records.h"
+#include "will.h"
 
 enum {
     TRY_MS = 60000,
     CHUNK_MS = 30000,
     RETRY_MS = 500,
     WAITING_BYTES = 256 * 1024 * 1024,
-    LOOK_MS = 250,
-    HELD_MS =
-        700, /* a sandbox waits so long for its outcome's commit; a program may still be running in it */
 };
 
 /* A lease to release, with what to tell; outlives its job. */
@@ -37,7 +37,6 @@ struct recorder {
     struct job *held;         /* outcomes for which there was no room, by held_next */
     struct loop_task turn;
     struct loop_timer *again;
-    struct loop_timer *look; /* for sandboxes whose outcome takes long */
 };
 
 /* One job's chunks going out, one at a time. */
@@ -55,16 +54,6 @@ static void next_chunk(void *arg);
 static void record(struct job *j);
 static void refused(struct job *j);
 
-/* PostgreSQL is slow or away: no sandbox is kept for its sake. */
-static void destroy_late(void *arg)
-{
-    struct recorder *r = arg;
-    mono_t now = loop_now(r->x->loop);
-    for (struct job *j = jobs_first(r->x->jobs); j != NULL; j = j->next)
-        if (j->phase == JOB_RECORDING && j->has_sandbox && mono_ms_between(j->ended_at, now) >= HELD_MS)
-            job_destroy_sandbox(j);
-}
-
 static void release_free(struct release *e)
 {
     free(e->prompt);
@@ -79,11 +68,8 @@ struct recorder *recorder_new(struct executor *x)
     r->x = x;
     r->settler = settler_new(x->loop, x->write_small, x->write_large, on_settled, r, WAITING_BYTES);
     r->again = loop_timer_new(x->loop, send_releases, r);
-    r->look = loop_timer_new(x->loop, destroy_late, r);
-    if (r->settler == NULL || r->again == NULL || r->look == NULL)
+    if (r->settler == NULL || r->again == NULL)
         recorder_free(&r);
-    else
-        loop_timer_every(r->look, LOOK_MS);
     return r;
 }
 
@@ -100,7 +86,6 @@ void recorder_free(struct recorder **pr)
     }
     loop_task_cancel(r->x->loop, &r->turn);
     loop_timer_free(&r->again);
-    loop_timer_free(&r->look);
     free(r);
     *pr = NULL;
 }
@@ -134,6 +119,7 @@ static void chunks_end(struct chunks *c)
 static void on_chunk(void *arg, const struct err *err)
 {
     struct chunks *c = arg;
+    CULPRIT(c->j->lease.id);
     if (err != NULL && err->code == ERR_PG_DATA) {
         refused(c->j);
         chunks_end(c);
@@ -143,6 +129,7 @@ static void on_chunk(void *arg, const struct err *err)
         loop_timer_start(c->again, RETRY_MS);
         return;
     }
+    FAILPOINT(executor_chunk);
     c->chunk++;
     next_chunk(c);
 }
@@ -239,6 +226,8 @@ static void hold(struct recorder *r, struct job *j)
 
 static void record(struct job *j)
 {
+    CULPRIT(j->lease.id);
+    FAILPOINT(executor_settling);
     struct outcome *o = &j->outcome;
     if (!has_room(j->x->recorder)) {
         hold(j->x->recorder, j);
@@ -273,6 +262,7 @@ static void on_settled(void *arg, struct outcome *o, const struct err *err)
 {
     struct recorder *r = arg;
     struct job *j = job_of(o);
+    CULPRIT(j->lease.id);
     if (err != NULL && err->code != ERR_PG_DATA) {
         log_warn("an outcome could not be recorded yet", LF_ERR(err));
         if (settle_put(r->settler, o, TRY_MS, NULL) != 0)
@@ -289,6 +279,10 @@ static void on_settled(void *arg, struct outcome *o, const struct err *err)
         record(j);
         return;
     }
+    if (o->what == OUTCOME_RETRY)
+        FAILPOINT(executor_retried);
+    else
+        FAILPOINT(executor_settled);
     recorder_release(r, j);
     for (struct job *next; (next = r->held) != NULL && has_room(r);) {
         r->held = next->held_next;
@@ -310,6 +304,7 @@ void recorder_release(struct recorder *r, struct job *j)
                           .state = o->state};
     DL_APPEND(r->releases, e);
     job_enter(j, JOB_RELEASING);
+    will_settled(r->x->will, j);
     job_destroy_sandbox(j);
     job_free(j);
     loop_task_post(r->x->loop, &r->turn, send_releases, r);
@@ -333,6 +328,7 @@ void recorder_hand_back(struct recorder *r, struct job *j)
 static void on_back(void *arg, const int8_t *verdicts, size_t n, const struct err *err)
 {
     struct release *e = arg;
+    FAILPOINT(executor_handed_back);
     (void)verdicts, (void)n; /* 0: somebody else has it, after a rebuild */
     if (err != NULL) {
         e->sent = false;
@@ -346,6 +342,7 @@ static void on_back(void *arg, const int8_t *verdicts, size_t n, const struct er
 static void send_back(struct release *e)
 {
     const struct queue_requeue_item item = {.lease = e->lease, .again = &e->again};
+    FAILPOINT(executor_back);
     e->sent = queue_requeue(e->r->x->queue, &e->r->x->boot, &item, 1, on_back, e) == 0;
     if (!e->sent)
         loop_timer_start(e->r->again, RETRY_MS);
@@ -360,6 +357,7 @@ struct sent {
 static void on_released(void *arg, const struct err *err)
 {
     struct sent *s = arg;
+    FAILPOINT(executor_released);
     for (size_t i = 0; i < s->n; i++) {
         if (err != NULL) {
             s->items[i]->sent = false;

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/culprit.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "intake.h"
 #include "job.h"
@@ -236,6 +238,7 @@ static void on_version(struct executor *x, struct uuid id, const struct version 
     struct job *j = current(x, id, STEP_VERSION);
     if (j == NULL)
         return;
+    CULPRIT(id);
     if (err != NULL) {
         end_ours(j, ERR_UNAVAILABLE, err->msg);
     } else if (v == NULL || v->status != AGENT_READY) {
@@ -303,6 +306,7 @@ static void take_prompt(struct job *j, struct str piece)
 static void on_chunk(void *arg, struct str data, const struct err *err)
 {
     struct job *j = fetch_job(arg);
+    CULPRIT(j != NULL ? j->lease.id : culprit_now());
     if (j != NULL && err != NULL)
         end_ours(j, ERR_UNAVAILABLE, err->msg);
     else if (j != NULL)
@@ -325,6 +329,7 @@ static void on_record(void *arg, const struct record *records, size_t n, const s
     struct job *j = fetch_job(arg);
     if (j == NULL)
         return;
+    CULPRIT(j->lease.id);
     if (err != NULL)
         end_ours(j, ERR_UNAVAILABLE, err->msg);
     else
@@ -361,6 +366,7 @@ static void enter_prompt(void *self)
 static void on_created(void *arg, const struct sandbox *sandbox, const struct sandbox_failure *f)
 {
     struct job *j = arg;
+    FAILPOINT(executor_created);
     j->request = NULL;
     if (f == NULL) {
         j->sandbox = *sandbox;
@@ -397,6 +403,7 @@ static void enter_create(void *self)
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
                                         .deadline_ms = s->create_deadline_ms};
+    FAILPOINT(executor_create);
     j->create_sent = true;
     j->request = sandbox_create(j->x->provider, &spec, on_created, j);
     if (j->request == NULL)
@@ -425,6 +432,7 @@ static void enter_upload(void *self)
         flow_next(&j->flow);
         return;
     }
+    FAILPOINT(executor_upload);
     j->request = sandbox_write_file(j->x->provider, &j->sandbox, PROMPT_FILE, j->entry.prompt,
                                     j->x->settings->start_deadline_ms, on_uploaded, j);
     if (j->request == NULL)
@@ -447,6 +455,7 @@ static void on_start(void *arg, int64_t pid)
     j->began_at = loop_now(j->x->loop);
     j->started_at = wall_now();
     job_enter(j, JOB_RUNNING);
+    FAILPOINT(executor_started);
     lease_started(j->x->leases, j->lease.id);
     mirror_moved(j);
     flow_goto(&j->flow, STEP_RUN);
@@ -499,6 +508,7 @@ static void end_timed_out(struct job *j)
 static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox_failure *f)
 {
     struct job *j = arg;
+    FAILPOINT(executor_ended);
     j->request = NULL;
     if (e != NULL) {
         end_exit(j, e);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
+
 enum { TAIL_BYTES = 4096 };
 
 int spool_check(const char *dir, struct err *err)
@@ -36,6 +38,7 @@ void spool_deinit(struct spool *s)
 
 static bool open_file(struct spool *s)
 {
+    FAILPOINT(executor_spill);
     if (s->fd < 0)
         s->fd = open(s->budget->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     return s->fd >= 0;

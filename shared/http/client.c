@@ -226,7 +226,7 @@ static struct http_transfer *transfer_new(struct http_client *c, const struct ht
     struct http_transfer *t = malloc(sizeof *t + z.headers * sizeof(struct curl_slist) + z.text + z.body);
     if (t == NULL)
         return NULL;
-    *t = (struct http_transfer){.client = c, .call = *call, .retry_after_sec = -1};
+    *t = (struct http_transfer){.client = c, .call = *call, .retry_after_sec = -1, .culprit = culprit_now()};
     struct curl_slist *node = (struct curl_slist *)(void *)(t + 1);
     char *text = (char *)(node + z.headers);
     node = link_header(t, node, "Expect:");
@@ -422,6 +422,7 @@ void client_tell(struct http_client *c)
         struct http_transfer *t = c->ready;
         ready_out(t);
         c->telling = t;
+        CULPRIT(t->culprit);
         if (t->state == TRANSFER_READY)
             t->state = TRANSFER_RUNNING;
         if (tell_data(t) && t->state == TRANSFER_ENDED)

@@ -5,6 +5,7 @@
 #include <curl/curl.h>
 
 #include "base/buf.h"
+#include "base/culprit.h"
 #include "http/client.h"
 
 enum { SHARD_TRANSFERS = 64 };
@@ -36,7 +37,8 @@ struct http_transfer {
     int64_t retry_after_sec;
     char *next_token; /* owned */
     int status;
-    struct err err; /* code ERR_NONE: an answer came */
+    struct uuid culprit; /* for whom it was made: entered around every call of its owner */
+    struct err err;      /* code ERR_NONE: an answer came */
 };
 
 struct shard {

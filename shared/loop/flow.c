@@ -15,6 +15,7 @@ int flow_init(struct flow *f, struct loop *loop, const struct flow_step *steps, 
                        .at = -1,
                        .pending = PENDING_NONE,
                        .self = self,
+                       .culprit = culprit_now(),
                        .end = end};
     f->timer = loop_timer_new(loop, deadline, f);
     return f->timer != NULL ? 0 : err_set(err, ERR_NO_MEMORY, "no memory for a flow's timer");
@@ -69,6 +70,7 @@ void flow_end(struct flow *f, const struct err *err)
 static void run(void *arg)
 {
     struct flow *f = arg;
+    CULPRIT(f->culprit);
     int step = f->pending;
     f->pending = PENDING_NONE;
     if (step == PENDING_END) {
@@ -88,6 +90,7 @@ static void deadline(void *arg)
     struct flow *f = arg;
     if (f->ended || f->at < 0)
         return;
+    CULPRIT(f->culprit);
     const struct flow_step *step = &f->steps[f->at];
     if (step->late != NULL) {
         step->late(f->self);

@@ -15,6 +15,7 @@
 #ifndef LOOP_FLOW_H
 #define LOOP_FLOW_H
 
+#include "base/culprit.h"
 #include "base/err.h"
 #include "loop/loop.h"
 
@@ -40,6 +41,7 @@ struct flow {
     flow_end_fn *end;
     struct loop_timer *timer;
     struct loop_task task;
+    struct uuid culprit; /* for whom it was made: entered around every step */
     struct err err;
     bool ended;
 };

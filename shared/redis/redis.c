@@ -338,6 +338,12 @@ bool redis_connected(const struct redis *r)
     return r->up;
 }
 
+int redis_socket(const struct redis *r)
+{
+    const redisAsyncContext *ac = redis_link_context(r->link);
+    return ac != NULL ? ac->c.fd : -1;
+}
+
 int redis_pending(const struct redis *r)
 {
     return r->pending;

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
 #include "loop/loop.h"
@@ -49,6 +50,12 @@ typedef void redis_done_fn(void *arg, const struct redis_reply *reply, const str
 struct redis_request *redis_command(struct redis *r, const struct str *argv, int argc, int64_t timeout_ms,
                                     redis_done_fn *done, void *arg, struct err *err);
 void redis_cancel(struct redis_request **req);
+
+/* For a process that crashes and has no time for the loop: a command's bytes (at most 8 arguments), to be
+ * made ahead; and the socket of a connection that is up (-1: it is not), on which nobody else may be sending.
+ */
+bool redis_format(const struct str *argv, int argc, struct buf *out);
+int redis_socket(const struct redis *r);
 
 /* A Lua script: EVALSHA, and EVAL by itself after NOSCRIPT. One static object a script. */
 struct redis_script {

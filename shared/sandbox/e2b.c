@@ -26,6 +26,7 @@ void *e2b_request_new(struct provider *p, size_t bytes, int64_t deadline_ms)
     struct e2b *e2b = (struct e2b *)p;
     r->base.cancel = cancel_request;
     r->e2b = e2b;
+    r->culprit = culprit_now();
     r->deadline = mono_add_ms(mono_now(), deadline_ms);
     r->next = e2b->requests;
     r->pprev = &e2b->requests;
@@ -62,6 +63,7 @@ bool e2b_is_late(const struct e2b_request *r)
 static void fire_timer(void *arg)
 {
     struct e2b_request *r = arg;
+    CULPRIT(r->culprit);
     r->on_timer(r);
 }
 

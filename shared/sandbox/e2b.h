@@ -2,6 +2,7 @@
 #ifndef SANDBOX_E2B_H
 #define SANDBOX_E2B_H
 
+#include "base/culprit.h"
 #include "http/client.h"
 #include "json/json.h"
 #include "json/writer.h"
@@ -53,7 +54,8 @@ struct e2b_request {
     struct loop_timer *timer; /* made on need */
     void (*on_timer)(struct e2b_request *r);
     struct loop_task task;
-    struct err refused; /* why a call could not even begin: answered next turn */
+    struct uuid culprit; /* for whom it was made */
+    struct err refused;  /* why a call could not even begin: answered next turn */
     e2b_answer_fn *on_answer;
     void (*release)(struct e2b_request *r); /* frees what its kind holds; may be NULL */
 };

@@ -9,7 +9,8 @@
  * builds sp:live             hash: job id -> "state attempt owner stream entry tenant"; state q(ueued)
  * s(tarting) r(unning) sp:tw               hash: tenant -> entries on streams that nobody has claimed (its
  * window) sp:bl, sp:blg       hashes: tenant -> lowest id that waits in PostgreSQL; generation of that mark
- *   sp:execs, sp:x:<boot>  executors and their leases; sp:cx:<boot>  ids that boot must cancel
+ *   sp:execs, sp:x:<boot>  executors and their leases; sp:cx:<boot>  ids that boot must cancel;
+ *   sp:will:<boot>  what it leaves behind (queue_will.h)
  *   sp:gov:*            the provider's governor; sp:lead the lead
  * Channels: sp:done (17 bytes a job: id, state), sp:ctl:<boot> (ids to cancel), sp:ask:<boot> and
  * sp:out:<boot> (live output: queue_output.h).

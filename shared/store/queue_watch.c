@@ -449,16 +449,23 @@ static void lease_key(struct uuid boot, char out[64])
 
 static int forget(struct queue *q, struct uuid boot, queue_done_fn *fn, void *arg)
 {
-    char lease[64], cancels[64], text[UUID_TEXT_BYTES];
+    char lease[64], cancels[64], will[64], text[UUID_TEXT_BYTES];
     uuid_format(boot, text);
     lease_key(boot, lease);
     snprintf(cancels, sizeof cancels, "sp:cx:%s", text);
-    const char *const keys[] = {
-        lease, "sp:execs", cancels, queue_streams[0], queue_streams[1], queue_streams[2], queue_build_stream};
+    snprintf(will, sizeof will, "sp:will:%s", text);
+    const char *const keys[] = {lease,
+                                "sp:execs",
+                                cancels,
+                                will,
+                                queue_streams[0],
+                                queue_streams[1],
+                                queue_streams[2],
+                                queue_build_stream};
     struct args a;
     args_init(&a, 128);
     args_uuid_text(&a, boot);
-    return queue_eval(q, &script_forget, keys, 7, &a, queue_reply_done,
+    return queue_eval(q, &script_forget, keys, 8, &a, queue_reply_done,
                       queue_call_new((void (*)(void))fn, arg, 0), NULL);
 }
 

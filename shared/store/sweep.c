@@ -6,16 +6,18 @@
 
 #include "store/call.h"
 
-#define SWEEP_COLUMNS                                                                                    \
-    "i.id, i.tenant, i.agent, i.version, i.priority, i.timeout_ms, i.queue_timeout_ms, i.max_attempts, " \
-    "i.retry_on, "                                                                                       \
-    "i.prompt_bytes, CASE WHEN r.id IS NULL AND i.prompt_bytes <= 4096 THEN i.prompt END, r.id IS NOT "  \
-    "NULL, "                                                                                             \
-    "c.id IS NOT NULL, coalesce(a.attempt, 1::int2), a.not_before, coalesce(a.reruns, 0::int2), "        \
-    "coalesce(a.blames, 0::int2), "                                                                      \
-    "CASE WHEN a.attempt IS NULL THEN 0::int2 ELSE (SELECT count(*)::int2 FROM attempts o WHERE o.id = " \
-    "i.id "                                                                                              \
-    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL, i.traceparent"
+#define SWEEP_COLUMNS                                                                                       \
+    "i.id, i.tenant, i.agent, i.version, i.priority, i.timeout_ms, i.queue_timeout_ms, i.max_attempts, "    \
+    "i.retry_on, "                                                                                          \
+    "i.prompt_bytes, CASE WHEN r.id IS NULL AND i.prompt_bytes <= 4096 THEN i.prompt END, r.id IS NOT "     \
+    "NULL, "                                                                                                \
+    "c.id IS NOT NULL, coalesce(a.attempt, 1::int2), a.not_before, coalesce(a.reruns, 0::int2), "           \
+    "coalesce(a.blames, 0::int2), "                                                                         \
+    "CASE WHEN a.attempt IS NULL THEN 0::int2 ELSE (SELECT count(*)::int2 FROM attempts o WHERE o.id = "    \
+    "i.id "                                                                                                 \
+    "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL, i.traceparent, " \
+    "CASE WHEN a.blames > 0 THEN (SELECT count(*)::int2 FROM attempts o WHERE o.id = i.id AND o.reason = "  \
+    "'" SWEEP_CRASHED "') ELSE 0::int2 END"
 /* Whether it lies beyond its batch's cursor: then it is open, and nothing may be enqueued of it. */
 #define SWEEP_UNFED ", coalesce(i.id > (SELECT b.fed FROM batches b WHERE b.id = i.batch), false)"
 #define SWEEP_NOT_ASKED ", false"
@@ -59,7 +61,8 @@ static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
     *out = (struct sweep_row){.ended = pg_get_bool(r, i, 11),
                               .canceling = pg_get_bool(r, i, 12),
                               .batched = pg_get_bool(r, i, 18),
-                              .unfed = pg_get_bool(r, i, 20)};
+                              .crashes = pg_get_int2(r, i, 20),
+                              .unfed = pg_get_bool(r, i, 21)};
     struct entry *e = &out->job;
     *e = (struct entry){.kind = ENTRY_INVOCATION,
                         .id = pg_get_uuid(r, i, 0),

@@ -12,13 +12,18 @@
 #include "postgres/pg.h"
 #include "store/entry.h"
 
+/* Why an attempt ended: its executor crashed over this very job. These are counted; attempts.blames counts
+ * all that were lost with their executor, whosever fault it was. */
+#define SWEEP_CRASHED "executor_crashed"
+
 /* An invocation as the sweeps see it; job.prompt is a view, valid during the callback. */
 struct sweep_row {
     struct entry job; /* attempt and counters are those of the newest attempt */
     bool ended;       /* has a result */
     bool canceling;
-    bool batched; /* of a batch */
-    bool unfed;   /* beyond its batch's cursor: it may be settled, never enqueued; sweep_all alone tells */
+    bool batched;    /* of a batch */
+    int16_t crashes; /* of executors, that it is blamed for */
+    bool unfed;      /* beyond its batch's cursor: it may be settled, never enqueued; sweep_all alone tells */
     wall_t not_before; /* of the newest attempt; 0 for the first */
 };
 typedef void sweep_fn(void *arg, const struct sweep_row *rows, size_t n, const struct err *err);
