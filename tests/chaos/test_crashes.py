@@ -1,0 +1,155 @@
+"""Crashes of our own: who is blamed, what it costs the others, and what a dead executor's sandboxes leave behind."""
+
+import datetime
+import signal
+import threading
+import time
+
+import pytest
+
+from campaign import Lane
+from stack import until
+
+
+@pytest.fixture
+def lane():
+    made = []
+
+    def make(**kw):
+        made.append(Lane(**kw))
+        return made[-1].start()
+
+    yield make
+    for m in made:
+        m.stop()
+
+
+def in_seconds(n):
+    at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=n)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def lost(l, reason, id=None):
+    where = f"and id {'=' if id else 'is not'} {repr(id[4:]) if id else 'null'}"
+    return l.stack.count(f"select count(*) from attempts where reason = '{reason}' {where}")
+
+
+@pytest.mark.parametrize("where", ["executor_create", "executor_started", "executor_ended", "executor_settling"])
+def test_three_crashes_make_poison_of_one_job_among_200(lane, where):
+    l = lane(sim={"creates_per_second": 0}, SANDPIPER_TENANT_WINDOW="512")
+    guilty = l.submit(expect="error", not_before=in_seconds(1.5))
+    l.files["executor"].arm(where, "abort", times=100, job=guilty)
+    l.jobs(200, plan={"run_ms": 3000})
+    r = l.stack.client.end(guilty, 30)
+    assert (r["status"], r["error"]["code"]) == ("error", "poison")
+    l.quiet()
+    l.check()  # the 200 have succeeded
+    assert lost(l, "executor_crashed") == lost(l, "executor_crashed", guilty) == 2, "the third ends it; nobody else is blamed"
+    assert lost(l, "executor_lost") > 0, "it crashed all alone: that shows nothing"
+    assert lost(l, "executor_lost", guilty) == 0
+    assert l.deaths.count(-signal.SIGABRT) == 3, f"the exit status tells: {l.deaths}"
+
+
+def test_a_crash_over_nobodys_job_blames_nobody(lane):
+    l = lane()
+    for n in range(4):  # more than anybody is blamed for
+        l.jobs(4, plan={"run_ms": 1500})
+        l.running(4)
+        for p in l.stack.executors:
+            p.signal(signal.SIGABRT)
+        until("they are dead", lambda n=n: len(l.deaths) >= 2 * (n + 1), 10)
+        l.quiet()
+    l.check()
+    assert lost(l, "executor_crashed") == 0 < lost(l, "executor_lost")
+
+
+def test_a_job_that_is_lost_with_its_executor_again_and_again_ends(lane):
+    """By nobody's fault, so it is re-run, but not for ever."""
+    l = lane()
+    id = l.submit(plan={"run_ms": 60_000}, expect="error")
+    l.running()
+    l.stack.psql(f"insert into attempts select '{id[4:]}', 2, tenant, now(), 'executor_lost', 0, 20 from invocations where id = '{id[4:]}'")
+    for p in l.stack.executors:
+        p.signal(signal.SIGKILL)
+    until("attempt 2 runs", lambda: l.stack.redis_cli("hvals", "sp:live").startswith("r 2 "), 20)
+    for p in l.stack.executors:
+        p.signal(signal.SIGKILL)
+    assert l.stack.client.end(id, 30)["error"]["code"] == "sandbox_lost"
+
+
+def slow(l, seconds):
+    """Outcomes cannot be committed for so long; a job has ended in the meantime."""
+    id = l.submit(plan={"run_ms": 600})
+    l.running()
+    return id, l.tables_locked(seconds, "usage")
+
+
+def dies_with_its_host(l):
+    """The server ends its statements too: otherwise they go on, as their client's end is not noticed."""
+    l.stack.executors[0].kill()
+    l.stack.psql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'sandpiper-executor'")
+
+
+def test_usage_survives_an_executor_that_destroyed_the_sandbox_before_the_commit(lane):
+    l = lane(each=1)
+    id, lock = slow(l, 6)
+    until("the sandbox is gone although nothing is on record", lambda: l.stack.stats()["live"] == 0, 5)
+    assert lock.is_alive()
+    dies_with_its_host(l)
+    lock.join()
+    l.quiet()
+    l.check()
+    assert l.stack.count(f"select count(*) from usage where id = '{id[4:]}'") == 2, "one a sandbox: the dead one's, the re-run's"
+
+
+def test_it_survives_a_redis_that_forgets_it_too(lane):
+    l = lane(each=1)
+    id, lock = slow(l, 8)
+    until("the sandbox is gone although nothing is on record", lambda: l.stack.stats()["live"] == 0, 5)
+    l.stack.redis_cli("flushall")
+    until("it is written down again", lambda: l.stack.redis_cli("keys", "sp:will:*") != "", 5)
+    assert lock.is_alive()
+    dies_with_its_host(l)
+    lock.join()
+    l.quiet(60)
+    l.check()
+    assert l.stack.count(f"select count(*) from usage where id = '{id[4:]}' and attempt = 1") == 1
+
+
+def test_no_sandbox_is_destroyed_while_nobody_would_know_that_it_was_held(lane):
+    l = lane(each=1)
+    id, lock = slow(l, 6)
+    l.stack.redis.signal(signal.SIGSTOP)
+    try:
+        held = time.monotonic() + 2.5  # longer than a commit is waited for
+        while time.monotonic() < held:
+            assert l.stack.stats()["live"] == 1
+            time.sleep(0.1)
+    finally:
+        l.stack.redis.signal(signal.SIGCONT)
+    until("Redis knows: it is let go", lambda: l.stack.stats()["live"] == 0, 3)
+    assert lock.is_alive()
+    lock.join()
+    l.quiet()
+    l.check()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("daemon", ["gateway", "executor", "dispatcher"])
+def test_a_wall_clock_that_is_an_hour_off(lane, daemon, hours):
+    """Nothing is lost or doubled; a gateway whose clock is off PostgreSQL's refuses."""
+    l = lane()
+    threading.Thread(target=lambda: (time.sleep(0.3), l.files[daemon].clock(hours * 3600))).start()
+    stop = time.monotonic() + 3
+    if daemon == "gateway":
+        until("submissions are refused", lambda: l.refusal() == "clock_skew", 15)
+        l.files[daemon].clock(0)
+        until("and accepted again", lambda: l.refusal() is None, 15)
+    while daemon != "gateway" and time.monotonic() < stop:
+        l.jobs(4)
+    l.jobs(4, plan={"run_ms": 1500})
+    l.running(2)
+    for p in l.stack.executors:
+        p.signal(signal.SIGKILL)
+    l.quiet(60)
+    l.check()
