@@ -2,7 +2,8 @@
  *
  *   LIST -> for each: (first: LOAD its open fed items) -> STEP -> canceling: DROP what waits … -> STOP what
  * is fed, page by page -> next one -> rest
- */
+ *
+ * What a canceled batch has waiting is beyond its cursor, or (items that begin later) wherever it is. */
 #include "batches.h"
 
 #include <stdlib.h>
@@ -56,6 +57,8 @@ struct batches {
 
 static void visit(struct batches *b);
 static void drop_waiting(struct batches *b);
+static void drop_delayed(struct batches *b);
+static void stop_fed(struct batches *b);
 static void stop_page(struct batches *b);
 
 static void forget(struct batches *b, struct held *h)
@@ -137,8 +140,8 @@ void batches_missing(struct batches *b, struct uuid id)
     }
 }
 
-/* The items that are left of those before, and the new ones. Both lists are sorted, and new ids are greater.
- */
+/* The items that are left of those before, with those whose time has come, and the new ones. Both lists are
+ * sorted, and new ids are greater. */
 static bool keep(struct batches *b, struct held *h, const struct batch_step *s)
 {
     size_t n = s->open_n + s->added_n, old = 0;
@@ -238,7 +241,8 @@ static void on_step(void *arg, const struct batch_step *s, const struct err *err
     }
     h->b.fed = s->fed;
     h->b.state = s->state;
-    b->moved = b->moved || s->added_n > 0 || s->open_n < before;
+    h->b.delayed = s->delayed;
+    b->moved = b->moved || s->added_n > 0 || s->open_n != before;
     mark_tenant(b, h);
     if (s->state == BATCH_CANCELING)
         drop_waiting(b);
@@ -301,6 +305,39 @@ static void on_dropped(void *arg, bool moved, struct uuid fed, const struct uuid
         drop_waiting(b);
         return;
     }
+    if (b->at->b.delayed > 0)
+        drop_delayed(b);
+    else
+        stop_fed(b);
+}
+
+static void on_dropped_delayed(void *arg, int32_t delayed, const struct uuid *ids, size_t n,
+                               const struct err *err)
+{
+    struct batches *b = arg;
+    if (err != NULL) {
+        log_warn("a batch could not be canceled; the next round will try again", LF_ERR(err));
+        next(b);
+        return;
+    }
+    tell_dropped(b, ids, n);
+    bool more = delayed > 0 && delayed < b->at->b.delayed;
+    b->moved = true;
+    b->at->b.delayed = delayed;
+    if (more)
+        drop_delayed(b);
+    else
+        stop_fed(b);
+}
+
+static void drop_delayed(struct batches *b)
+{
+    if (batch_drop_delayed(b->d->pg, &b->at->b, b->d->boot, DROP_ROWS, DB_MS, on_dropped_delayed, b) != 0)
+        next(b);
+}
+
+static void stop_fed(struct batches *b)
+{
     b->stop_from = 0;
     bool again = b->at->stopped_at.us == 0 ||
                  mono_ms_between(b->at->stopped_at, loop_now(b->d->loop)) >= STOP_AGAIN_MS;
@@ -380,8 +417,9 @@ static void take(struct batches *b, const struct batch_open *o)
         return;
     h->seen = true;
     h->b.state = o->state;
-    if (!uuid_eq(h->b.fed, o->fed)) { /* another leader moved it */
+    if (!uuid_eq(h->b.fed, o->fed) || h->b.delayed != o->delayed) { /* another leader moved it */
         h->b.fed = o->fed;
+        h->b.delayed = o->delayed;
         h->loaded = false;
     }
 }

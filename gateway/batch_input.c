@@ -25,6 +25,7 @@ struct batch_input {
     struct json_cut cut;
     struct batch_ids *ids;
     struct batch_spool *spool;
+    struct batch_hooks hooks;
     struct batch_agent *agents;
     size_t agent_count, agent_last;
     uint32_t items;
@@ -67,6 +68,7 @@ void batch_input_free(struct batch_input **pin)
     gunzip_free(&in->gunzip);
     json_cut_deinit(&in->cut);
     batch_ids_free(&in->ids);
+    batch_hooks_deinit(&in->hooks);
     batch_spool_free(&in->spool);
     buf_deinit(&in->left);
     free(in->agents);
@@ -154,15 +156,33 @@ static int read_custom_id(struct batch_input *in, const struct json_value *root,
     return 0;
 }
 
+/* That webhooks are not set up here is nothing of the item's. */
+static int read_hook(struct batch_input *in, const struct json_value *root, struct webhook_hook *hook,
+                     struct submission *sub, struct err *err)
+{
+    const struct json_value *v = json_get(root, "webhook");
+    if (v == NULL)
+        return 0;
+    sub->hook = hook;
+    int rc = batch_hook_read(&in->hooks, in->o.hooks, in->o.tenant, v, hook, err);
+    if (rc != 0 && err->code == ERR_NOT_CONFIGURED)
+        fail(in, err);
+    return rc;
+}
+
 static int take_item(struct batch_input *in, const struct json *doc, uint64_t number, uint64_t line,
                      struct err *err)
 {
-    static const char *const own[] = {"custom_id", NULL};
+    static const char *const own[] = {"custom_id", "webhook", "not_before", NULL};
     const struct json_value *root = json_root(doc);
     struct submission sub = {.tenant = in->o.tenant};
     struct submission_agent agent = {.slug = STR("*")}; /* stays: the batch's own */
-    struct batch_item item = {
-        .sub = &sub, .tenant = in->o.tenant, .api_key = in->o.api_key, .batch = in->o.batch};
+    struct batch_item item = {.sub = &sub,
+                              .tenant = in->o.tenant,
+                              .api_key = in->o.api_key,
+                              .batch = in->o.batch,
+                              .trace = in->o.trace};
+    struct webhook_hook hook;
     struct batch_spool_late late = {0};
     char number_text[24];
     if (submission_read(doc, own, &sub, &agent, err) != 0)
@@ -172,7 +192,8 @@ static int take_item(struct batch_input *in, const struct json *doc, uint64_t nu
     if (str_eq_c(agent.slug, "*"))
         agent.slug = STR("");
     if (agent_number(in, &agent, line, number, &late.agent, err) != 0 ||
-        read_custom_id(in, root, number, number_text, &item.custom_id, err) != 0)
+        read_custom_id(in, root, number, number_text, &item.custom_id, err) != 0 ||
+        read_hook(in, root, &hook, &sub, err) != 0)
         return -1;
     late.timeout = sub.timeout_ms == 0;
     late.queue_timeout = json_get(root, "queue_timeout_s") == NULL;
@@ -301,6 +322,11 @@ const struct batch_agent *batch_input_agents(const struct batch_input *in, size_
 {
     *n = in->agent_count;
     return in->agents;
+}
+
+const struct batch_hooks *batch_input_hooks(const struct batch_input *in)
+{
+    return &in->hooks;
 }
 
 struct batch_spool *batch_input_spool(struct batch_input *in)

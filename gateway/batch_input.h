@@ -3,6 +3,7 @@
 #ifndef GATEWAY_BATCH_INPUT_H
 #define GATEWAY_BATCH_INPUT_H
 
+#include "batch_hooks.h"
 #include "batch_options.h"
 #include "batch_spool.h"
 #include "gateway.h"
@@ -26,6 +27,8 @@ struct batch_input_options {
     bool gzip;
     int32_t tenant;
     struct uuid api_key, batch;
+    const struct webhook_rules *hooks;
+    struct str trace; /* what items carry on, as text; empty: none. The caller's */
 };
 
 struct batch_input;
@@ -48,5 +51,6 @@ void batch_input_fault(struct batch_input *in, uint64_t line, uint64_t item, con
 uint32_t batch_input_items(const struct batch_input *in);
 const struct batch_agent *batch_input_agents(const struct batch_input *in, size_t *n);
 struct batch_spool *batch_input_spool(struct batch_input *in);
+const struct batch_hooks *batch_input_hooks(const struct batch_input *in);
 
 #endif

@@ -11,15 +11,19 @@ void batch_path(struct uuid id, char out[BATCH_PATH_BYTES])
     snprintf(out, BATCH_PATH_BYTES, "/v1/batches/%s", text);
 }
 
-/* What is not ended is queued unless an executor has it; so the counts add up to the total. Redis answers a
- * moment later than PostgreSQL: what has ended in between is not counted twice. */
+/* What is not ended is scheduled until its time has come, then queued unless an executor has it; so the
+ * counts add up to the total. Redis answers a moment later than PostgreSQL: what has ended in between is not
+ * counted twice. */
 static void write_counts(const struct batch *b, const struct batch_live *live, struct json_writer *w)
 {
     int32_t open = b->total - b->ended_count;
+    int32_t scheduled = b->scheduled < open ? b->scheduled : open;
+    open -= scheduled;
     int32_t running = live->running < open ? live->running : open;
     int32_t starting = live->starting < open - running ? live->starting : open - running;
     jw_key(w, "counts");
     jw_object(w);
+    jw_kint(w, inv_state_name(INV_SCHEDULED), scheduled);
     jw_kint(w, inv_state_name(INV_QUEUED), open - running - starting);
     jw_kint(w, inv_state_name(INV_STARTING), starting);
     jw_kint(w, inv_state_name(INV_RUNNING), running);

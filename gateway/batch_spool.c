@@ -1,5 +1,5 @@
-/* The spool: two files, of items and of large prompts' chunks. Each row has a head that says how long it is
- * and what is to be filled in. */
+/* The spool: a file of items; and of large prompts' chunks, hooks and later starts where there are any. Each
+ * row has a head that says how long it is and what is to be filled in. */
 #include "batch_spool.h"
 
 #include <fcntl.h>
@@ -12,7 +12,6 @@ enum {
     WRITE_BYTES = 256 * 1024, /* gathered before they are written */
     ROW_MAX = 512 * 1024,     /* a chunk, or an item with a prompt of its own, is smaller */
     READ_BYTES = 256 * 1024,
-    STREAMS = 2,
 };
 
 struct row_head {
@@ -33,8 +32,9 @@ struct stream {
 
 struct batch_spool {
     struct gateway *g;
-    struct stream streams[STREAMS];
+    struct stream streams[BATCH_STREAMS];
     uint32_t items;
+    int32_t delayed;
     struct buf in, rows;
     struct batch_spool_fill fill;
 };
@@ -57,7 +57,7 @@ struct batch_spool *batch_spool_new(struct gateway *g, struct err *err)
         return NULL;
     }
     s->g = g;
-    for (int i = 0; i < STREAMS; i++)
+    for (int i = 0; i < BATCH_STREAMS; i++)
         s->streams[i].fd = -1;
     buf_init(&s->in, READ_BYTES + ROW_MAX);
     buf_init(&s->rows, READ_BYTES + ROW_MAX);
@@ -72,7 +72,7 @@ void batch_spool_free(struct batch_spool **ps)
         return;
     struct batch_spool *s = *ps;
     *ps = NULL;
-    for (int i = 0; i < STREAMS; i++) {
+    for (int i = 0; i < BATCH_STREAMS; i++) {
         s->g->batch_spooled -= s->streams[i].bytes;
         if (s->streams[i].fd >= 0)
             close(s->streams[i].fd);
@@ -83,9 +83,14 @@ void batch_spool_free(struct batch_spool **ps)
     free(s);
 }
 
-bool batch_spool_has_chunks(const struct batch_spool *s)
+bool batch_spool_has(const struct batch_spool *s, enum batch_stream stream)
 {
-    return s->streams[BATCH_STREAM_CHUNKS].fd >= 0;
+    return s->streams[stream].fd >= 0;
+}
+
+int32_t batch_spool_delayed(const struct batch_spool *s)
+{
+    return s->delayed;
 }
 
 /* ---- writing ---- */
@@ -128,10 +133,17 @@ static int end_row(struct batch_spool *s, struct stream *t, size_t at, struct ro
     return t->out.failed || t->out.len >= WRITE_BYTES ? flush(s, t, err) : 0;
 }
 
+/* The stream, opened with its first row; NULL and *err. */
+static struct stream *stream_for(struct batch_spool *s, enum batch_stream stream, struct err *err)
+{
+    struct stream *t = &s->streams[stream];
+    return t->fd >= 0 || open_stream(s, t, err) == 0 ? t : NULL;
+}
+
 static int put_chunks(struct batch_spool *s, struct str prompt, struct err *err)
 {
-    struct stream *t = &s->streams[BATCH_STREAM_CHUNKS];
-    if (t->fd < 0 && open_stream(s, t, err) != 0)
+    struct stream *t = stream_for(s, BATCH_STREAM_CHUNKS, err);
+    if (t == NULL)
         return -1;
     int32_t chunk = 0;
     for (size_t i = 0; i < prompt.n; i += INV_CHUNK_BYTES, chunk++) {
@@ -144,6 +156,27 @@ static int put_chunks(struct batch_spool *s, struct str prompt, struct err *err)
     return 0;
 }
 
+static int put_hook(struct batch_spool *s, const struct batch_item *item, struct err *err)
+{
+    struct stream *t = stream_for(s, BATCH_STREAM_HOOKS, err);
+    if (t == NULL)
+        return -1;
+    size_t at = begin_row(t);
+    batch_hook_put(&t->out, item->tenant, item->sub->hook);
+    return end_row(s, t, at, (struct row_head){0}, err);
+}
+
+static int put_start(struct batch_spool *s, const struct batch_item *item, struct err *err)
+{
+    struct stream *t = stream_for(s, BATCH_STREAM_STARTS, err);
+    if (t == NULL)
+        return -1;
+    size_t at = begin_row(t);
+    batch_start_put(&t->out, item->tenant, item->sub->not_before);
+    s->delayed++;
+    return end_row(s, t, at, (struct row_head){0}, err);
+}
+
 int batch_spool_put(struct batch_spool *s, const struct batch_item *item, const struct batch_spool_late *late,
                     struct err *err)
 {
@@ -153,7 +186,9 @@ int batch_spool_put(struct batch_spool *s, const struct batch_item *item, const 
     const struct row_head head = {
         .agent = late->agent, .timeout = late->timeout, .queue_timeout = late->queue_timeout};
     if (end_row(s, t, at, head, err) != 0 ||
-        (item->sub->prompt.n > INV_INLINE_BYTES && put_chunks(s, item->sub->prompt, err) != 0))
+        (item->sub->prompt.n > INV_INLINE_BYTES && put_chunks(s, item->sub->prompt, err) != 0) ||
+        (item->sub->hook != NULL && put_hook(s, item, err) != 0) ||
+        (item->sub->not_before.us != 0 && put_start(s, item, err) != 0))
         return -1;
     s->items++;
     return 0;
@@ -161,7 +196,7 @@ int batch_spool_put(struct batch_spool *s, const struct batch_item *item, const 
 
 int batch_spool_end(struct batch_spool *s, struct err *err)
 {
-    for (int i = 0; i < STREAMS; i++) {
+    for (int i = 0; i < BATCH_STREAMS; i++) {
         if (s->streams[i].fd >= 0 && flush(s, &s->streams[i], err) != 0)
             return -1;
         buf_deinit(&s->streams[i].out);
@@ -175,7 +210,7 @@ void batch_spool_rewind(struct batch_spool *s, const struct batch_spool_fill *fi
 {
     s->fill = *fill;
     buf_clear(&s->in);
-    for (int i = 0; i < STREAMS; i++) {
+    for (int i = 0; i < BATCH_STREAMS; i++) {
         s->streams[i].at = 0;
         s->streams[i].headed = s->streams[i].ended = false;
     }
@@ -185,8 +220,8 @@ static void fill_row(const struct batch_spool *s, enum batch_stream stream, cons
                      char *row)
 {
     struct uuid id = uuid_of_series(s->fill.first, h->item);
-    if (stream == BATCH_STREAM_CHUNKS) {
-        batch_chunk_fill(row, id);
+    if (stream != BATCH_STREAM_ITEMS) {
+        batch_id_fill(row, id);
         return;
     }
     const struct agent_target *t = &s->fill.targets[h->agent];

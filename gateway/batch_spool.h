@@ -21,7 +21,10 @@ int batch_spool_put(struct batch_spool *s, const struct batch_item *item, const 
                     struct err *err);
 /* No more comes. */
 int batch_spool_end(struct batch_spool *s, struct err *err);
-bool batch_spool_has_chunks(const struct batch_spool *s);
+/* Whether there are rows of a stream. */
+bool batch_spool_has(const struct batch_spool *s, enum batch_stream stream);
+/* Items that begin later. */
+int32_t batch_spool_delayed(const struct batch_spool *s);
 
 struct batch_spool_fill {
     struct uuid first;                  /* of the items' series */

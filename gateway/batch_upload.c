@@ -39,6 +39,7 @@ struct upload {
     size_t resolving;
     struct json *hook_doc; /* what the hook's views lead into */
     struct webhook_input hook;
+    char trace[TRACEPARENT_TEXT_BYTES];
     struct batch_new batch;
     mono_t look_until;
     struct loop_timer *look;
@@ -114,8 +115,9 @@ static void answer_unknown(struct upload *u)
 /* A secret that was made up is shown this once. */
 static void answer_accepted(struct upload *u)
 {
-    if (u->c->req != NULL && u->hook.secret[0] != '\0')
-        http_set_header(u->c->req, WEBHOOK_SECRET_HEADER, str_of(u->hook.secret));
+    const char *made = u->hook.secret[0] != '\0' ? u->hook.secret : batch_input_hooks(u->input)->made;
+    if (u->c->req != NULL && made[0] != '\0')
+        http_set_header(u->c->req, WEBHOOK_SECRET_HEADER, str_of(made));
     batch_answer(u->c, u->batch.id, 202, 202);
 }
 
@@ -193,13 +195,15 @@ static void load(struct upload *u)
     u->batch.max_concurrency = u->options.max_concurrency;
     u->batch.total = (int32_t)batch_input_items(u->input);
     u->batch.metadata = buf_view(&u->options.metadata);
-    u->batch.chunks = batch_spool_has_chunks(batch_input_spool(u->input));
-    batch_spool_rewind(batch_input_spool(u->input),
-                       &(struct batch_spool_fill){.first = u->batch.first,
-                                                  .targets = u->targets,
-                                                  .priority = u->options.priority,
-                                                  .timeout_ms = u->options.timeout_ms,
-                                                  .queue_timeout_ms = u->options.queue_timeout_ms});
+    struct batch_spool *spool = batch_input_spool(u->input);
+    u->batch.chunks = batch_spool_has(spool, BATCH_STREAM_CHUNKS);
+    u->batch.hooks = batch_spool_has(spool, BATCH_STREAM_HOOKS);
+    u->batch.delayed = batch_spool_delayed(spool);
+    batch_spool_rewind(spool, &(struct batch_spool_fill){.first = u->batch.first,
+                                                         .targets = u->targets,
+                                                         .priority = u->options.priority,
+                                                         .timeout_ms = u->options.timeout_ms,
+                                                         .queue_timeout_ms = u->options.queue_timeout_ms});
     FAILPOINT(gateway_batch_begin);
     call_enter(c);
     if (batch_load(c->g->load, &u->batch, source, LOAD_MS, on_loaded, u, &err) != 0 && call_leave(c))
@@ -216,7 +220,10 @@ static int read_hook(struct upload *u, struct err *err)
     u->hook_doc = json_parse(buf_view(&u->options.webhook), err);
     if (u->hook_doc == NULL)
         return -1;
-    return webhook_read_hook(&g->webhook_rules, u->c->tenant, json_root(u->hook_doc), &u->hook, err);
+    int rc = webhook_read_hook(&g->webhook_rules, u->c->tenant, json_root(u->hook_doc), &u->hook, err);
+    if (rc == 0)
+        batch_hooks_share(batch_input_hooks(u->input), &u->hook);
+    return rc;
 }
 
 static void on_hooked(void *arg, const struct err *err)
@@ -424,11 +431,25 @@ static void begin_fingerprint(struct upload *u)
     crypto_sha256_update(&u->hash, STR("\n"));
 }
 
+/* Items carry their batch's trace context on, so that each is a child of the caller's. */
+static void read_trace(struct upload *u)
+{
+    struct str text;
+    struct traceparent trace = {0};
+    if (http_header(u->c->req, "traceparent", &text) && http_header_count(u->c->req, "traceparent") == 1)
+        traceparent_parse(text, &trace);
+    traceparent_format(&trace, u->trace);
+}
+
 static int begin(struct upload *u, struct err *err)
 {
     struct call *c = u->c;
-    struct batch_input_options o = {
-        .tenant = c->tenant, .api_key = c->api_key, .batch = u->batch.id = uuid_new()};
+    struct batch_input_options o = {.tenant = c->tenant,
+                                    .api_key = c->api_key,
+                                    .batch = u->batch.id = uuid_new(),
+                                    .hooks = &c->g->webhook_rules};
+    read_trace(u);
+    o.trace = str_of(u->trace);
     if (read_form(c, &o, err) != 0 || idempotency_key_read(c->req, &u->key, err) != 0 ||
         batch_options_query(&u->options, c->req, err) != 0)
         return -1;

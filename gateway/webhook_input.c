@@ -61,22 +61,30 @@ int webhook_read_url(const struct webhook_rules *r, const struct json_value *v, 
     return guard_url(&r->guard, *out, err);
 }
 
-int webhook_read_hook(const struct webhook_rules *r, int32_t tenant, const struct json_value *v,
-                      struct webhook_input *out, struct err *err)
+int webhook_read_receiver(const struct webhook_rules *r, int32_t tenant, const struct json_value *v,
+                          struct webhook_hook *out, struct err *err)
 {
     static const char *const known[] = {"url", "secret", NULL};
     char origin[GUARD_URL_MAX_BYTES + 16];
-    const struct json_value *secret = json_get(v, "secret");
     if (json_type_of(v) != JSON_OBJECT)
         return err_set(err, ERR_BAD_FIELD, "webhook must be an object: {\"url\": …, \"secret\": …}");
-    if (json_known_fields(v, known, err) != 0 ||
-        webhook_read_url(r, json_get(v, "url"), &out->hook.url, err) != 0 ||
-        webhook_read_secret(r, secret, &out->hook.secret, out->secret, err) != 0)
+    if (json_known_fields(v, known, err) != 0 || webhook_read_url(r, json_get(v, "url"), &out->url, err) != 0)
+        return err_wrap(err, "webhook");
+    if (!guard_origin(out->url, origin, sizeof origin))
+        return err_set(err, ERR_BAD_FIELD, "webhook.url cannot be read");
+    out->lane = webhook_lane_of_origin(tenant, str_of(origin));
+    return 0;
+}
+
+int webhook_read_hook(const struct webhook_rules *r, int32_t tenant, const struct json_value *v,
+                      struct webhook_input *out, struct err *err)
+{
+    const struct json_value *secret = json_get(v, "secret");
+    if (webhook_read_receiver(r, tenant, v, &out->hook, err) != 0)
+        return -1;
+    if (webhook_read_secret(r, secret, &out->hook.secret, out->secret, err) != 0)
         return err_wrap(err, "webhook");
     if (secret != NULL)
         crypto_wipe(out->secret, sizeof out->secret);
-    if (!guard_origin(out->hook.url, origin, sizeof origin))
-        return err_set(err, ERR_BAD_FIELD, "webhook.url cannot be read");
-    out->hook.lane = webhook_lane_of_origin(tenant, str_of(origin));
     return 0;
 }

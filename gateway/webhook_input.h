@@ -32,6 +32,9 @@ struct webhook_input {
     struct webhook_hook hook;
     char secret[WEBHOOK_SECRET_TEXT_BYTES];
 };
+/* The same without the secret: who is told, and the lane to it. */
+int webhook_read_receiver(const struct webhook_rules *r, int32_t tenant, const struct json_value *v,
+                          struct webhook_hook *out, struct err *err);
 int webhook_read_hook(const struct webhook_rules *r, int32_t tenant, const struct json_value *v,
                       struct webhook_input *out, struct err *err);
 

@@ -167,20 +167,40 @@ int cli_metadata(struct json_writer *w, const struct cli_list *pairs)
     return 0;
 }
 
-bool cli_when(const char *text, char out[CLI_WHEN_BYTES])
+/* "90s", "15m", "1h", "2d", "1w". */
+static bool read_span(struct str s, int64_t *ms_out)
 {
     static const struct {
         char unit;
         int64_t ms;
     } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}, {'w', 604800000}};
-    struct str s = str_of(text);
     uint64_t n;
-    wall_t t;
     for (size_t i = 0; i < sizeof units / sizeof *units && s.n > 1; i++)
         if (s.p[s.n - 1] == units[i].unit && str_to_u64(str_make(s.p, s.n - 1), &n) && n < 100000) {
-            t.us = wall_now().us - (int64_t)n * units[i].ms * 1000;
-            wall_format(t, out);
+            *ms_out = (int64_t)n * units[i].ms;
             return true;
         }
-    return wall_parse(s, &t) && str_copy(s, out, CLI_WHEN_BYTES);
+    return false;
+}
+
+/* direction: -1 for spans that are over, 1 for those to come. */
+static bool read_when(const char *text, int direction, char out[CLI_WHEN_BYTES])
+{
+    int64_t ms;
+    wall_t t;
+    if (!read_span(str_of(text), &ms))
+        return wall_parse(str_of(text), &t) && str_copy(str_of(text), out, CLI_WHEN_BYTES);
+    t.us = wall_now().us + direction * ms * 1000;
+    wall_format(t, out);
+    return true;
+}
+
+bool cli_when(const char *text, char out[CLI_WHEN_BYTES])
+{
+    return read_when(text, -1, out);
+}
+
+bool cli_when_ahead(const char *text, char out[CLI_WHEN_BYTES])
+{
+    return read_when(text, 1, out);
 }

@@ -97,6 +97,8 @@ int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * neither. */
 enum { CLI_WHEN_BYTES = 64 };
 bool cli_when(const char *text, char out[CLI_WHEN_BYTES]);
+/* The same from now on. */
+bool cli_when_ahead(const char *text, char out[CLI_WHEN_BYTES]);
 
 /* ---- the gateway ---- */
 

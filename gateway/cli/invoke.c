@@ -26,8 +26,9 @@ enum {
 
 struct invoke {
     struct cli *cli;
-    const char *agent, *prompt, *key, *priority;
+    const char *agent, *prompt, *key, *priority, *not_before;
     int64_t timeout_s;
+    char begin[CLI_WHEN_BYTES]; /* not_before as a time: the same when it is sent again */
     struct cli_list metadata;
     bool no_wait, stream;
     struct buf text; /* the prompt, when it was read */
@@ -85,6 +86,8 @@ static int write_body(struct invoke *in, struct buf *body)
         jw_kint(&w, "timeout_s", in->timeout_s);
     if (in->priority != NULL)
         jw_kcstr(&w, "priority", in->priority);
+    if (in->begin[0] != '\0')
+        jw_kcstr(&w, "not_before", in->begin);
     if (in->metadata.count > 0 && cli_metadata(&w, &in->metadata) != 0)
         return STATUS_USAGE;
     jw_object_end(&w);
@@ -343,6 +346,8 @@ int command_invoke(struct cli *cli, int argc, char **argv)
         {"idempotency-key", CLI_TEXT, &in.key, "K", "submit at most once under this key"},
         {"priority", CLI_TEXT, &in.priority, "P", "high, normal or low"},
         {"metadata", CLI_LIST, &in.metadata, "KEY=VALUE", "kept with the invocation; may be repeated"},
+        {"not-before", CLI_TEXT, &in.not_before, "T",
+         "begin then: 90s, 15m, 1h, 2d from now, or an RFC 3339 time"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_usage usage = {
@@ -359,6 +364,10 @@ int command_invoke(struct cli *cli, int argc, char **argv)
         return cli_error("--stream waits for the end; leave out --no-wait");
     if (in.key != NULL && (in.key[0] == '\0' || strlen(in.key) > 255))
         return cli_error("an idempotency key has 1 to 255 characters");
+    if (in.not_before != NULL && !cli_when_ahead(in.not_before, in.begin))
+        return cli_error("--not-before needs a span from now as in 90s, 15m, 1h, 2d, or a time as in "
+                         "2026-11-21T07:30:00Z, not \"%s\"",
+                         in.not_before);
     in.agent = argv[first];
     in.prompt = argc - first > 1 ? argv[first + 1] : NULL;
     id_format("cli", uuid_new(), in.key_text);

@@ -14,9 +14,17 @@ const struct str batch_copy_trailer = {.p = "\377\377", .n = 2};
 /* Columns that are filled in lead, so that they stand at the same place in every row. */
 #define ITEM_COLUMNS                                                                              \
     "id, agent, version, timeout_ms, queue_timeout_ms, priority, tenant, api_key, max_attempts, " \
-    "retry_on, batch, prompt_bytes, prompt, metadata, custom_id"
-#define BATCH_COLUMNS "id, tenant, api_key, priority, max_concurrency, total, first, last, fed, low, metadata"
-enum { ITEM_COLUMN_COUNT = 15, BATCH_COLUMN_COUNT = 11, CHUNK_COLUMN_COUNT = 5, KEY_COLUMN_COUNT = 5 };
+    "retry_on, batch, prompt_bytes, prompt, metadata, custom_id, traceparent"
+#define BATCH_COLUMNS \
+    "id, tenant, api_key, priority, max_concurrency, total, first, last, fed, low, metadata, delayed"
+enum {
+    ITEM_COLUMN_COUNT = 16,
+    BATCH_COLUMN_COUNT = 12,
+    CHUNK_COLUMN_COUNT = 5,
+    HOOK_COLUMN_COUNT = 6,
+    START_COLUMN_COUNT = 7,
+    KEY_COLUMN_COUNT = 5
+};
 enum {
     AT_ID = 2 + 4,
     AT_AGENT = AT_ID + 16 + 4,
@@ -25,6 +33,8 @@ enum {
     AT_QUEUE_TIMEOUT = AT_TIMEOUT + 4 + 4,
     AT_PRIORITY = AT_QUEUE_TIMEOUT + 8 + 4,
 };
+
+#define POSTGRES_EPOCH_US INT64_C(946684800000000)
 
 /* ---- columns ---- */
 
@@ -102,21 +112,26 @@ void batch_item_put(struct buf *out, const struct batch_item *item)
         put_null(out);
     put_text_or_null(out, sub->metadata);
     put_text_or_null(out, item->custom_id);
+    put_text_or_null(out, item->trace);
 }
 
 void batch_item_fill(char *row, const struct batch_item_late *late)
 {
     uint32_t version = htobe32((uint32_t)late->version), timeout = htobe32((uint32_t)late->timeout_ms);
     uint16_t priority = htobe16((uint16_t)late->priority);
-    uint64_t queue_timeout = htobe64((uint64_t)late->queue_timeout_ms);
+    int64_t queue_timeout;
     memcpy(row + AT_ID, late->id.b, sizeof late->id.b);
     memcpy(row + AT_AGENT, late->agent.b, sizeof late->agent.b);
     memcpy(row + AT_VERSION, &version, sizeof version);
     memcpy(row + AT_PRIORITY, &priority, sizeof priority);
     if (late->timeout_ms != 0)
         memcpy(row + AT_TIMEOUT, &timeout, sizeof timeout);
-    if (late->queue_timeout_ms != 0)
-        memcpy(row + AT_QUEUE_TIMEOUT, &queue_timeout, sizeof queue_timeout);
+    if (late->queue_timeout_ms == 0)
+        return;
+    memcpy(&queue_timeout, row + AT_QUEUE_TIMEOUT, sizeof queue_timeout);
+    queue_timeout = (int64_t)be64toh((uint64_t)queue_timeout) - INV_QUEUE_TIMEOUT_DEFAULT_MS;
+    queue_timeout = (int64_t)htobe64((uint64_t)(queue_timeout + late->queue_timeout_ms));
+    memcpy(row + AT_QUEUE_TIMEOUT, &queue_timeout, sizeof queue_timeout);
 }
 
 void batch_chunk_put(struct buf *out, int32_t chunk, struct str data)
@@ -130,7 +145,33 @@ void batch_chunk_put(struct buf *out, int32_t chunk, struct str data)
     put_column(out, data.p, data.n);
 }
 
-void batch_chunk_fill(char *row, struct uuid id)
+void batch_hook_put(struct buf *out, int32_t tenant, const struct webhook_hook *hook)
+{
+    static const struct uuid later;
+    put_count(out, HOOK_COLUMN_COUNT);
+    put_uuid(out, later);
+    put_int4(out, tenant);
+    put_column(out, hook->url.p, hook->url.n);
+    put_int8(out, hook->lane);
+    put_column(out, hook->secret.key_id, strlen(hook->secret.key_id));
+    put_column(out, hook->secret.b, hook->secret.n);
+}
+
+/* As submissions write it, see submit.c. */
+void batch_start_put(struct buf *out, int32_t tenant, wall_t not_before)
+{
+    static const struct uuid later;
+    put_count(out, START_COLUMN_COUNT);
+    put_uuid(out, later);
+    put_int2(out, 1);
+    put_int4(out, tenant);
+    put_int8(out, not_before.us - POSTGRES_EPOCH_US);
+    put_column(out, "not_before", 10);
+    put_int2(out, 0);
+    put_int2(out, 0);
+}
+
+void batch_id_fill(char *row, struct uuid id)
 {
     memcpy(row + AT_ID, id.b, sizeof id.b);
 }
@@ -158,11 +199,11 @@ static void put_batch(struct buf *out, const struct batch_new *b)
     put_uuid(out, before(b->first));
     put_uuid(out, b->first);
     put_text_or_null(out, b->metadata);
+    put_int4(out, b->delayed);
     buf_str(out, batch_copy_trailer);
 }
 
 #define KEY_HOURS INT64_C(24)
-#define POSTGRES_EPOCH_US INT64_C(946684800000000)
 
 static void put_key(struct buf *out, const struct batch_new *b)
 {
@@ -182,6 +223,8 @@ static void put_key(struct buf *out, const struct batch_new *b)
 static const char copy_key[] = COPY("idempotency", "tenant, key, fingerprint, invocation, expires_at");
 static const char copy_rows[] = COPY("batches", BATCH_COLUMNS) COPY("invocations", ITEM_COLUMNS);
 static const char copy_chunks[] = COPY("blobs", "id, kind, attempt, chunk, data");
+static const char copy_hooks[] = COPY("webhook_hooks", WEBHOOK_HOOK_COLUMNS);
+static const char copy_starts[] = COPY("attempts", "id, attempt, tenant, not_before, reason, reruns, blames");
 
 enum { OWN_ROWS_MAX = 64 * 1024, SCRIPT_MAX = 4096 };
 
@@ -189,6 +232,7 @@ struct load {
     struct pg *pg;
     struct buf key, batch;
     bool keyed, gave[2]; /* own rows, already given */
+    enum batch_stream streams[BATCH_STREAMS];
     batch_source_fn *source;
     batch_load_fn *fn;
     void *arg;
@@ -212,10 +256,10 @@ static int give_own(struct load *l, int which, struct str *piece_out)
 static int on_source(void *arg, int copy, struct str *piece_out)
 {
     struct load *l = arg;
-    int n = l->keyed ? copy : copy + 1; /* key, batch, items, chunks */
+    int n = l->keyed ? copy : copy + 1; /* key, batch, streams */
     if (n < 2)
         return give_own(l, n, piece_out);
-    return l->source(l->arg, n == 2 ? BATCH_STREAM_ITEMS : BATCH_STREAM_CHUNKS, piece_out);
+    return l->source(l->arg, l->streams[n - 2], piece_out);
 }
 
 static void on_loaded(void *arg, const struct pg_result *r, const struct err *err)
@@ -234,6 +278,42 @@ static void on_loaded(void *arg, const struct pg_result *r, const struct err *er
     load_free(l);
 }
 
+/* What waits for its time is in two places: as attempts it is seen, in batch_delayed it waits. */
+static void write_delays(const struct batch_new *batch, struct buf *script)
+{
+    char id[UUID_TEXT_BYTES], first[UUID_TEXT_BYTES], last[UUID_TEXT_BYTES];
+    uuid_format(batch->id, id);
+    uuid_format(batch->first, first);
+    uuid_format(uuid_of_series(batch->first, (uint32_t)batch->total - 1), last);
+    buf_printf(script,
+               "INSERT INTO batch_delayed (id, batch, not_before) SELECT id, '%s', not_before FROM attempts "
+               "WHERE id BETWEEN '%s' AND '%s';",
+               id, first, last);
+}
+
+/* In the order of the streams. */
+static void write_script(struct load *l, const struct batch_new *batch, struct buf *script)
+{
+    const struct {
+        enum batch_stream stream;
+        bool there;
+        const char *copy;
+    } table[] = {{BATCH_STREAM_ITEMS, true, copy_rows},
+                 {BATCH_STREAM_CHUNKS, batch->chunks, copy_chunks},
+                 {BATCH_STREAM_HOOKS, batch->hooks, copy_hooks},
+                 {BATCH_STREAM_STARTS, batch->delayed > 0, copy_starts}};
+    int n = 0;
+    if (l->keyed)
+        buf_cstr_append(script, copy_key);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].there) {
+            l->streams[n++] = table[i].stream;
+            buf_cstr_append(script, table[i].copy);
+        }
+    if (batch->delayed > 0)
+        write_delays(batch, script);
+}
+
 int batch_load(struct pg *pg, const struct batch_new *batch, batch_source_fn *source, int64_t deadline_ms,
                batch_load_fn *fn, void *arg, struct err *err)
 {
@@ -247,13 +327,9 @@ int batch_load(struct pg *pg, const struct batch_new *batch, batch_source_fn *so
     buf_init(&l->batch, OWN_ROWS_MAX);
     buf_init(&script, SCRIPT_MAX);
     put_batch(&l->batch, batch);
-    if (l->keyed) {
+    if (l->keyed)
         put_key(&l->key, batch);
-        buf_cstr_append(&script, copy_key);
-    }
-    buf_cstr_append(&script, copy_rows);
-    if (batch->chunks)
-        buf_cstr_append(&script, copy_chunks);
+    write_script(l, batch, &script);
     bool ok = !script.failed && !l->key.failed && !l->batch.failed;
     if (!ok)
         err_set(err, ERR_NO_MEMORY, "no memory for a batch");

@@ -18,13 +18,14 @@
 
 /* ---- rows ---- */
 
-/* Of sub: limits, retry, prompt (left out when it is large: its chunks are rows of their own) and
- * metadata. */
+/* Of sub: limits, retry, prompt (left out when it is large: its chunks are rows of their own), metadata and
+ * trace. */
 struct batch_item {
     const struct submission *sub;
     int32_t tenant;
     struct uuid api_key, batch;
     struct str custom_id;
+    struct str trace; /* as text; empty: none */
 };
 void batch_item_put(struct buf *out, const struct batch_item *item);
 
@@ -34,13 +35,18 @@ struct batch_item_late {
     int32_t version;
     enum inv_priority priority;
     int32_t timeout_ms;       /* 0: as it stands */
-    int64_t queue_timeout_ms; /* 0: as it stands */
+    int64_t queue_timeout_ms; /* in place of the default; what stands there beyond that is kept. 0: as it
+                                 stands */
 };
 void batch_item_fill(char *row, const struct batch_item_late *late);
 
 /* A chunk of a large prompt; its id is filled in as above. */
 void batch_chunk_put(struct buf *out, int32_t chunk, struct str data);
-void batch_chunk_fill(char *row, struct uuid id);
+/* The hook of an item, and when it is to begin; likewise. */
+void batch_hook_put(struct buf *out, int32_t tenant, const struct webhook_hook *hook);
+void batch_start_put(struct buf *out, int32_t tenant, wall_t not_before);
+/* The id of any of these three. */
+void batch_id_fill(char *row, struct uuid id);
 
 /* Before the first row and after the last one of each COPY. */
 extern const struct str batch_copy_header, batch_copy_trailer;
@@ -58,11 +64,18 @@ struct batch_new {
     struct str metadata;        /* JSON; empty: none */
     struct str idempotency_key; /* empty: none */
     uint8_t fingerprint[SHA256_BYTES];
-    bool chunks; /* there are large prompts */
+    bool chunks, hooks; /* there are large prompts, hooks of items */
+    int32_t delayed;    /* items that begin later */
 };
 
 /* Streams of rows that the caller gives: header, rows, trailer. As pg_source_fn. */
-enum batch_stream { BATCH_STREAM_ITEMS = 0, BATCH_STREAM_CHUNKS = 1 };
+enum batch_stream {
+    BATCH_STREAM_ITEMS = 0,
+    BATCH_STREAM_CHUNKS,
+    BATCH_STREAM_HOOKS,
+    BATCH_STREAM_STARTS,
+    BATCH_STREAMS
+};
 typedef int batch_source_fn(void *arg, enum batch_stream stream, struct str *piece_out);
 
 /* ERR_CONFLICT: the idempotency key is taken (batch_admit tells by what). ERR_OUTCOME_UNKNOWN: perhaps

@@ -20,6 +20,7 @@ struct batch_open {
     int32_t max_concurrency; /* 0: none */
     struct uuid first, last, fed;
     enum batch_state state;
+    int32_t delayed; /* items that wait for their time: behind the cursor, yet not fed */
 };
 
 /* Batches that have not ended, oldest first, after a given one. */
@@ -33,7 +34,8 @@ int batch_fed_open(struct pg *pg, const struct batch_open *b, int limit, int64_t
                    batch_ids_fn *fn, void *arg);
 
 /* One step: of the given fed items (sorted) those that are open still; further items fed, so that no more
- * than `most` are open; and what ended since folded into the counts, up to the horizon. */
+ * than `most` are open: those whose time has come (they count as open), then those beyond the cursor; and
+ * what ended since folded into the counts, up to the horizon. */
 struct batch_step {
     bool found; /* it is open, and its cursor was the given one */
     enum batch_state state;
@@ -42,7 +44,8 @@ struct batch_step {
     size_t open_n;
     const struct uuid *added; /* newly fed and open, sorted */
     size_t added_n;
-    bool ended; /* this step found its last item ended */
+    int32_t delayed; /* now */
+    bool ended;      /* this step found its last item ended */
 };
 typedef void batch_step_fn(void *arg, const struct batch_step *step, const struct err *err);
 int batch_step(struct pg *pg, const struct batch_open *b, const struct uuid *fed_open, size_t n, int most,
@@ -54,6 +57,12 @@ typedef void batch_drop_fn(void *arg, bool moved, struct uuid fed, const struct 
                            const struct err *err);
 int batch_drop(struct pg *pg, const struct batch_open *b, struct uuid boot, int limit, int64_t deadline_ms,
                batch_drop_fn *fn, void *arg);
+
+/* The same with items that wait for their time, wherever the cursor is. delayed: how many are left. */
+typedef void batch_drop_delayed_fn(void *arg, int32_t delayed, const struct uuid *ids, size_t n,
+                                   const struct err *err);
+int batch_drop_delayed(struct pg *pg, const struct batch_open *b, struct uuid boot, int limit,
+                       int64_t deadline_ms, batch_drop_delayed_fn *fn, void *arg);
 
 /* Puts cancels of these invocations of one tenant on record. */
 typedef void batch_done_fn(void *arg, const struct err *err);

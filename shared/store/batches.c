@@ -6,11 +6,17 @@
 
 #include "store/call.h"
 
+/* Items whose time has not come. Rows of what ended stay until that is folded. */
+#define SCHEDULED                                                                                          \
+    "CASE WHEN b.delayed > 0 THEN ((SELECT count(*) FROM batch_delayed z WHERE z.batch = b.id AND "        \
+    "z.not_before > now()) - (SELECT count(*) FROM batch_ended e JOIN batch_delayed z ON z.id = e.id AND " \
+    "z.not_before > now() WHERE e.batch = b.id AND e.xid >= b.folded AND e.id BETWEEN b.first AND "        \
+    "b.last))::int4 ELSE 0 END"
 #define UNFOLDED(status) "count(*) FILTER (WHERE e.status = " #status ")::int4 AS s" #status
 #define COLUMNS                                                                                        \
     "b.id, b.priority, b.max_concurrency, b.total, b.first, b.last, b.state, b.ended_at, b.metadata, " \
     "b.succeeded + e.s1, b.failed + e.s2, b.timed_out + e.s3, b.canceled + e.s4, b.expired + e.s5, "   \
-    "b.error + e.s6"
+    "b.error + e.s6, " SCHEDULED
 /* One snapshot for both: a row is counted by the one or the other. */
 #define JOIN_UNFOLDED                                                                                 \
     " CROSS JOIN LATERAL (SELECT " UNFOLDED(1) ", " UNFOLDED(2) ", " UNFOLDED(3) ", " UNFOLDED(       \
@@ -25,8 +31,8 @@ static const char sql_get[] =
     "(SELECT v.id FROM invocations v WHERE v.id BETWEEN b.first AND b.last AND v.id >= b.low AND v.id <= "
     "b.fed "
     "AND v.batch = b.id EXCEPT SELECT r.id FROM results r WHERE r.id BETWEEN b.first AND b.last "
-    "AND r.id >= b.low AND r.id <= b.fed LIMIT 10000) o) END FROM batches b" JOIN_UNFOLDED
-    "WHERE b.id = $1 AND b.tenant = $2";
+    "AND r.id >= b.low AND r.id <= b.fed EXCEPT SELECT z.id FROM batch_delayed z WHERE z.batch = b.id AND "
+    "b.delayed > 0 LIMIT 10000) o) END FROM batches b" JOIN_UNFOLDED "WHERE b.id = $1 AND b.tenant = $2";
 static const char sql_list[] =
     "SELECT " COLUMNS ", NULL::bytea FROM (SELECT * FROM batches WHERE tenant = $1 AND id < $2 ORDER BY id "
     "DESC LIMIT $3) b" JOIN_UNFOLDED "ORDER BY b.id DESC";
@@ -60,7 +66,8 @@ static void read_batch(const struct pg_result *r, int i, struct batch *out)
                           .last = pg_get_uuid(r, i, 5),
                           .state = (enum batch_state)pg_get_int2(r, i, 6),
                           .metadata = pg_get_str(r, i, 8),
-                          .open_fed = pg_get_str(r, i, 15)};
+                          .scheduled = pg_get_int4(r, i, 15),
+                          .open_fed = pg_get_str(r, i, 16)};
     if (!pg_is_null(r, i, 7))
         out->ended_at = pg_get_time(r, i, 7);
     for (int s = INV_SUCCEEDED; s <= INV_ERROR; s++) {

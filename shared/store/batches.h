@@ -30,6 +30,7 @@ struct batch {
     enum batch_state state;
     int32_t ended[INV_ERROR + 1]; /* by enum inv_state */
     int32_t ended_count;          /* of all of them */
+    int32_t scheduled;            /* open, and their time has not come */
     wall_t ended_at;              /* 0: not yet */
     struct str metadata;          /* JSON; empty: none */
     struct str open_fed;          /* ids of 16 bytes: open items that the queue may have; batch_get alone */

@@ -18,8 +18,12 @@
     "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL, i.traceparent, " \
     "CASE WHEN a.blames > 0 THEN (SELECT count(*)::int2 FROM attempts o WHERE o.id = i.id AND o.reason = "  \
     "'" SWEEP_CRASHED "') ELSE 0::int2 END"
-/* Whether it lies beyond its batch's cursor: then it is open, and nothing may be enqueued of it. */
-#define SWEEP_UNFED ", coalesce(i.id > (SELECT b.fed FROM batches b WHERE b.id = i.batch), false)"
+/* Whether it lies beyond its batch's cursor, or waits behind it for its time: then it is open, and nothing
+ * may be enqueued of it. */
+#define SWEEP_UNFED                                                                                          \
+    ", i.batch IS NOT NULL AND (coalesce(i.id > (SELECT b.fed FROM batches b WHERE b.id = i.batch), false) " \
+    "OR "                                                                                                    \
+    "EXISTS (SELECT FROM batch_delayed z WHERE z.id = i.id))"
 #define SWEEP_NOT_ASKED ", false"
 /* bound: on ids, or "": it lets the executor leave all partitions alone but those of the ids at hand. */
 #define SWEEP_JOINS(bound)                                                                                  \
@@ -39,8 +43,10 @@ static const char sql_all[] =
         "") " ORDER BY i.id";
 static const char sql_due[] =
     "SELECT " SWEEP_COLUMNS SWEEP_NOT_ASKED
-    " FROM (SELECT id AS due_id, attempt AS due_attempt, not_before AS due FROM attempts "
-    "WHERE not_before <= now() AND (not_before, id) > ($1, $2) ORDER BY not_before, id LIMIT $3) d "
+    " FROM (SELECT id AS due_id, attempt AS due_attempt, not_before AS due FROM attempts d "
+    "WHERE not_before <= now() AND (not_before, id) > ($1, $2) AND NOT (d.attempt = 1 AND EXISTS (SELECT "
+    "FROM "
+    "batch_delayed z WHERE z.id = d.id)) ORDER BY not_before, id LIMIT $3) d "
     "JOIN LATERAL (SELECT * FROM invocations x WHERE x.id = d.due_id OFFSET 0) i ON true" SWEEP_JOINS(
         "") " WHERE a.attempt = d.due_attempt ORDER BY d.due, i.id";
 /* A limit below a day that passed after $1: the row is not older than $1 less a day. */

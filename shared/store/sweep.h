@@ -23,7 +23,7 @@ struct sweep_row {
     bool canceling;
     bool batched;    /* of a batch */
     int16_t crashes; /* of executors, that it is blamed for */
-    bool unfed;      /* beyond its batch's cursor: it may be settled, never enqueued; sweep_all alone tells */
+    bool unfed;      /* not its batch's turn yet: it may be settled, never enqueued; sweep_all alone tells */
     wall_t not_before; /* of the newest attempt; 0 for the first */
 };
 typedef void sweep_fn(void *arg, const struct sweep_row *rows, size_t n, const struct err *err);
@@ -37,7 +37,8 @@ int sweep_tenant(struct pg *pg, int32_t tenant, enum inv_priority priority, stru
 int sweep_all(struct pg *pg, struct uuid after, struct uuid upto, int limit, int64_t deadline_ms,
               sweep_fn *fn, void *arg);
 
-/* Newest attempts (2 and later) of open invocations that are due, with (not_before, id) after the given pair.
+/* Newest attempts of open invocations that are due (first ones that begin later, and all after the first),
+ * with (not_before, id) after the given pair.
  */
 int sweep_due(struct pg *pg, wall_t after, struct uuid after_id, int limit, int64_t deadline_ms, sweep_fn *fn,
               void *arg);

@@ -268,7 +268,8 @@ class Maker:
 
     def any_501(self, operation):
         body = {"createWebhook": {"url": "https://hooks.example/"}, "submitInvocation": {
-            "agent": AGENT, "prompt": "x", "webhook": {"url": "https://hooks.example/"}}}.get(operation.id, {})
+            "agent": AGENT, "prompt": "x", "webhook": {"url": "https://hooks.example/"}}, "submitBatch": [
+            {"agent": AGENT, "prompt": "x", "webhook": {"url": "https://hooks.example/"}}]}.get(operation.id, {})
         a = Client(self.stack.keyless.port, self.stack.key).call("POST", operation.target(self.values(operation)), body)
         return a.status, a.headers, a.body
 

@@ -95,6 +95,19 @@ def test_what_cannot_be_used_is_said(stack, value):
     assert a.status == 400 and a.json["code"] == "invalid_field" and "not_before" in a.json["detail"]
 
 
+def test_the_command_line_begins_later(stack):
+    at = ahead(2)
+    for when in (at, "2s"):
+        out = stack.cli("invoke", AGENT, "later", "--not-before", when, "--json")
+        assert begun_after(json.loads(out.stdout), at)
+    out = stack.cli("invoke", AGENT, "x", "--not-before", "1h", "--no-wait", "--json")
+    id = json.loads(out.stdout)["id"]
+    assert stack.client.get(id)["status"] == "scheduled"
+    stack.cli("cancel", id)
+    for wrong in ("tomorrow", "-5s", ""):
+        assert stack.cli("invoke", AGENT, "x", "--not-before", wrong, check=False).returncode == 2
+
+
 # ---- traces ----
 
 
