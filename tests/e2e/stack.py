@@ -210,9 +210,10 @@ class Stack:
         self.gateways, self.executors, self.dispatchers = [], [], []
         self.sandboxd_port = free_port()
         self.extra = env
-        behind = {"redis": f"{self.dir}/redis.sock", "postgres": f"{self.dir}/run/.s.PGSQL.5432",
-                  "e2b": ("127.0.0.1", self.sandboxd_port)}
-        self.proxies = {(kind, server): TcpProxy(behind[server]) for kind, servers in (via or {}).items() for server in servers}
+        self.proxies, self.all_proxies = {}, []
+        for kind, servers in (via or {}).items():
+            for server in servers:
+                self.proxies[kind, server] = self.proxy_to(server)
 
     # ---- servers ----
 
@@ -273,19 +274,21 @@ class Stack:
         e.update(self.extra)
         return e
 
-    def _through(self, kind):
-        """A daemon's way to its servers where a proxy stands in it."""
-        e = {}
-        for server, port in ((server, p.port) for (of, server), p in self.proxies.items() if of == kind):
-            e.update({"redis": {"SANDPIPER_REDIS_URL": f"redis://127.0.0.1:{port}"},
-                      "postgres": {"SANDPIPER_DATABASE_URL": f"postgresql://sandpiper@127.0.0.1:{port}/sandpiper"},
-                      "e2b": {"E2B_API_URL": f"http://127.0.0.1:{port}", "E2B_SANDBOX_URL": f"http://127.0.0.1:{port}"},
-                      }[server])
-        return e
+    def proxy_to(self, server):
+        """A proxy of one's own to that server; its `env` leads a daemon through it."""
+        p = TcpProxy({"redis": f"{self.dir}/redis.sock", "postgres": f"{self.dir}/run/.s.PGSQL.5432",
+                      "e2b": ("127.0.0.1", self.sandboxd_port)}[server])
+        url = f"http://127.0.0.1:{p.port}"
+        p.env = {"redis": {"SANDPIPER_REDIS_URL": f"redis://127.0.0.1:{p.port}"},
+                 "postgres": {"SANDPIPER_DATABASE_URL": f"postgresql://sandpiper@127.0.0.1:{p.port}/sandpiper"},
+                 "e2b": {"E2B_API_URL": url, "E2B_SANDBOX_URL": url}}[server]
+        self.all_proxies.append(p)
+        return p
 
     def _daemon(self, kind, env=None, n=0):
         e = self.env
-        e.update(self._through(kind))
+        for (of, _), proxy in self.proxies.items():
+            e.update(proxy.env if of == kind else {})
         e.update(env or {})
         return Process(f"{kind}-{n}", [str(BIN / f"sandpiper-{kind}")], e, self.dir / f"{kind}-{n}.log").start()
 
@@ -394,10 +397,10 @@ class Stack:
         for p in self.executors:
             if p.alive():
                 p.signal(signal.SIGTERM)
-        for p in self.proxies.values():
+        for p in self.all_proxies:
             p.heal()
         codes = {p.name: p.stop() for p in self.daemons()}
-        for p in self.proxies.values():
+        for p in self.all_proxies:
             p.close()
         for p in (self.redis, self.postgres):
             if p:
