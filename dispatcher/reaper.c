@@ -126,7 +126,7 @@ static void on_list(void *arg, const struct sandbox_listed *items, size_t n,
     r->listing = false;
     if (failure != NULL)
         log_warn("listing sandboxes failed", LF_ERR(&failure->err));
-    bool sure = reclaim_sure(r->d->reclaim), soon = !sure || r->again;
+    bool sure = reclaim_sure(r->d->reclaim), soon = failure != NULL || !sure || r->again;
     for (size_t i = 0; failure == NULL && sure && i < n && reaped < REAP_MAX; i++) {
         if (reclaim_alive(r->d->reclaim, items[i].executor_boot))
             continue;
