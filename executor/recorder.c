@@ -199,7 +199,7 @@ static void take_stream(struct spool *s, struct buf *copy, struct str *view, int
                         bool *in_blobs)
 {
     *bytes = s->size;
-    *truncated = s->truncated;
+    *truncated = s->truncated || s->gap;
     *in_blobs = is_large(s);
     *view = str_of(NULL);
     if (*in_blobs)

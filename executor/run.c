@@ -475,6 +475,12 @@ static void on_stderr(void *arg, struct str piece)
     mirror_moved(j);
 }
 
+static void on_gap(void *arg)
+{
+    struct job *j = arg;
+    j->out.gap = j->err.gap = true;
+}
+
 static void end_exit(struct job *j, const struct sandbox_exit *e)
 {
     struct outcome *o = outcome_begin(j);
@@ -542,8 +548,12 @@ static void enter_start(void *self)
                                        .env = env,
                                        .kill_after_ms = j->entry.timeout_ms + KILL_SLACK_MS,
                                        .start_deadline_ms = j->x->settings->start_deadline_ms};
-    const struct sandbox_process_events events = {
-        .on_start = on_start, .on_stdout = on_stdout, .on_stderr = on_stderr, .on_end = on_end, .arg = j};
+    const struct sandbox_process_events events = {.on_start = on_start,
+                                                  .on_stdout = on_stdout,
+                                                  .on_stderr = on_stderr,
+                                                  .on_gap = on_gap,
+                                                  .on_end = on_end,
+                                                  .arg = j};
     if (!arg || prompt != NULL)
         j->request = sandbox_spawn(j->x->provider, &spec, &events);
     free(prompt);

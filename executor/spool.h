@@ -23,8 +23,9 @@ struct spool {
     int fd;       /* -1: everything is in memory */
     int64_t size; /* bytes kept */
     int64_t cap;
-    int64_t seen; /* bytes offered */
-    bool truncated;
+    int64_t seen;   /* bytes offered */
+    bool truncated; /* it was cut there: nothing may follow */
+    bool gap;       /* some may be missing in between */
 };
 
 /* Whether unlinked files can be made in dir. The error names the directory and what is wrong. */

@@ -5,9 +5,8 @@
  * asked: 502 means that the sandbox is gone; otherwise the program is attached to again by its pid. The host
  * keeps an exit for 30 s, so that is the window; within it everything is repeated with backoff.
  *
- * Output written while nobody listened is lost on E2B's host and on any that does not replay (our own host
- * may: Connect then begins with what was missed; nothing here would have to change, as long as it replays
- * from the byte after the last one sent). `output_bytes` counts what arrived.
+ * Output written while nobody listened is lost on E2B's host and on any that does not replay, and nothing
+ * tells how much it was: whoever reads the output is told of each gap. `output_bytes` counts what arrived.
  *
  * A stream has two ends: the end event and the end-stream message. The outcome is known with the first; it is
  * told at once, and the transfer runs on unowned for a moment so that its connection can be used again. */
@@ -347,8 +346,11 @@ static void on_started(struct process *p, int64_t pid)
     e2b_timer_stop(&p->r);
     if (p->state == PROCESS_STARTING || p->state == PROCESS_ATTACHING)
         p->state = PROCESS_RUNNING;
-    if (!first)
+    if (!first) {
+        if (p->events.on_gap != NULL)
+            p->events.on_gap(p->events.arg);
         return;
+    }
     p->pid = pid;
     p->started = mono_now();
     p->events.on_start(p->events.arg, pid);
