@@ -19,6 +19,7 @@
 #include "retries.h"
 #include "schedules.h"
 #include "store/batches.h"
+#include "store/clock_keep.h"
 #include "store/schema_wait.h"
 #include "verdicts.h"
 #include "watch.h"
@@ -29,6 +30,7 @@ struct app {
     struct settings settings;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
+    struct clock_keep *clock;
     struct redis_sub *sub;
     bool stopping;
     int status;
@@ -151,15 +153,26 @@ static int open_duties(struct app *app, struct err *err)
     return d->webhooks != NULL ? 0 : -1;
 }
 
-/* Duties begin once the schema is ours. */
-static void on_schema(void *arg, struct uuid deployment)
+/* Duties begin once the schema is ours and the clock PostgreSQL's. */
+static void on_clock(void *arg)
 {
     struct app *app = arg;
     struct err err = ERR_INIT;
-    app->d.deployment = deployment;
     if (open_duties(app, &err) == 0)
         return;
     log_error("cannot start", LF_ERR(&err));
+    app->status = 1;
+    loop_stop(app->d.loop);
+}
+
+static void on_schema(void *arg, struct uuid deployment)
+{
+    struct app *app = arg;
+    app->d.deployment = deployment;
+    app->clock = clock_keep_new(app->d.loop, app->d.pg, on_clock, app);
+    if (app->clock != NULL)
+        return;
+    log_error("no memory to start");
     app->status = 1;
     loop_stop(app->d.loop);
 }
@@ -223,6 +236,7 @@ static void app_close(struct app *app)
     governor_free(&d->governor);
     queue_free(&d->queue);
     schema_wait_free(&app->schema);
+    clock_keep_free(&app->clock);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&d->loop);

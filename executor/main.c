@@ -14,6 +14,7 @@
 #include "lease.h"
 #include "mirror.h"
 #include "recorder.h"
+#include "store/clock_keep.h"
 #include "store/schema_wait.h"
 #include "versions.h"
 #include "will.h"
@@ -24,8 +25,9 @@ struct app {
     struct spool_budget spool;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
+    struct clock_keep *clock;
     struct drain *drain; /* NULL until work is claimed */
-    bool has_schema, has_provider;
+    bool has_clock, has_provider;
     int status;
 };
 
@@ -62,19 +64,24 @@ static void on_left(void *arg)
     loop_stop(app->x.loop);
 }
 
-/* Work is claimed once the schema is ours and the sandbox service answers: jobs wait in the queue, not here.
- */
+static void cannot_start(struct app *app)
+{
+    log_error("no memory to start");
+    app->status = 1;
+    loop_stop(app->x.loop);
+}
+
+/* Work is claimed once the schema is ours, the clock PostgreSQL's, and the sandbox service answers: jobs wait
+ * in the queue, not here. */
 static void claim_if_ready(struct app *app)
 {
     char boot[UUID_TEXT_BYTES];
-    if (!app->has_schema || !app->has_provider)
+    if (!app->has_clock || !app->has_provider)
         return;
     uuid_format(app->x.boot, boot);
     app->drain = drain_new(&app->x, on_left, app);
     if (app->drain == NULL) {
-        log_error("no memory to start");
-        app->status = 1;
-        loop_stop(app->x.loop);
+        cannot_start(app);
         return;
     }
     intake_start(app->x.intake);
@@ -82,12 +89,20 @@ static void claim_if_ready(struct app *app)
     log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
 }
 
+static void on_clock(void *arg)
+{
+    struct app *app = arg;
+    app->has_clock = true;
+    claim_if_ready(app);
+}
+
 static void on_schema(void *arg, struct uuid deployment)
 {
     struct app *app = arg;
     app->x.deployment = deployment;
-    app->has_schema = true;
-    claim_if_ready(app);
+    app->clock = clock_keep_new(app->x.loop, app->x.read, on_clock, app);
+    if (app->clock == NULL)
+        cannot_start(app);
 }
 
 static void provider_state(void *arg, const char *why)
@@ -206,6 +221,7 @@ static void app_close(struct app *app)
     governor_free(&x->governor);
     queue_free(&x->queue);
     schema_wait_free(&app->schema);
+    clock_keep_free(&app->clock);
     loop_signal_free(&app->term);
     loop_signal_free(&app->intr);
     loop_free(&x->loop);

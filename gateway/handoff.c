@@ -58,6 +58,8 @@ struct handoff {
     bool kept;    /* the boot's row stands */
     bool keeping; /* a refresh is under way */
     bool skewed;
+    bool clock_seen;
+    int64_t agreed_us; /* this clock less the monotonic one, when it agreed with PostgreSQL's */
     bool marking;
     void (*finished)(void *arg);
     void *finished_arg;
@@ -381,6 +383,17 @@ static void on_clock(void *arg, wall_t theirs, const struct err *err)
         log_warn(skewed ? "this clock is off PostgreSQL's: refusing submissions" : "clocks agree again",
                  LF_INT("skew_ms", skew_ms));
     h->skewed = skewed;
+    h->clock_seen = true;
+    if (!skewed)
+        h->agreed_us = wall_now().us - mono_now().us;
+}
+
+/* It agreed a moment ago, and has been put forward or back since: seen at once, so that no id is made by it.
+ */
+static bool has_stepped(const struct handoff *h)
+{
+    int64_t step_ms = (wall_now().us - mono_now().us - h->agreed_us) / 1000;
+    return step_ms > SKEW_MAX_MS || step_ms < -SKEW_MAX_MS;
 }
 
 static void look_at_clock(void *arg)
@@ -391,7 +404,7 @@ static void look_at_clock(void *arg)
 
 bool handoff_ready(const struct handoff *h, struct err *err)
 {
-    if (h->skewed) {
+    if (h->skewed || (h->clock_seen && has_stepped(h))) {
         err_set(err, ERR_CLOCK_SKEW, "this server's clock is more than 60 s from the database's");
         return false;
     }
@@ -399,7 +412,7 @@ bool handoff_ready(const struct handoff *h, struct err *err)
         err_set(err, ERR_UNAVAILABLE, "the database is not available");
         return false;
     }
-    if (!h->kept || !all_locked(h)) {
+    if (!h->kept || !h->clock_seen || !all_locked(h)) {
         err_set(err, ERR_UNAVAILABLE, "starting");
         return false;
     }

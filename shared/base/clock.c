@@ -6,6 +6,10 @@
 
 #include "base/failpoint.h"
 
+/* Process-wide, as the clocks are. */
+static _Atomic int64_t ahead_us; /* of the monotonic clock */
+static _Atomic bool is_set;
+
 static int64_t read_clock(clockid_t id)
 {
     struct timespec ts;
@@ -20,7 +24,15 @@ mono_t mono_now(void)
 
 wall_t wall_now(void)
 {
+    if (is_set)
+        return (wall_t){.us = mono_now().us + ahead_us};
     return (wall_t){.us = read_clock(CLOCK_REALTIME) + failpoint_clock_us()};
+}
+
+void wall_set(wall_t now)
+{
+    ahead_us = now.us - mono_now().us;
+    is_set = true;
 }
 
 void wall_format(wall_t t, char out[WALL_TEXT_BYTES])

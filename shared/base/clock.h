@@ -18,7 +18,12 @@ typedef struct {
 } wall_t;
 
 mono_t mono_now(void);
+
+/* The host's clock; once it was set, that time and what the monotonic clock has added to it: steps of the
+ * host's clock are not seen any more. */
 wall_t wall_now(void);
+/* It is that late now. The process's clock, not the host's. */
+void wall_set(wall_t now);
 
 static inline int64_t mono_ms_between(mono_t from, mono_t to)
 {

@@ -18,7 +18,10 @@ struct uuid culprit_enter(struct uuid job);
 void culprit_leave(const struct uuid *before);
 
 /* To the end of the block, this thread works for that job. */
-#define CULPRIT(job) \
-    __attribute__((cleanup(culprit_leave), unused)) const struct uuid culprit_before = culprit_enter(job)
+#define CULPRIT(job) CULPRIT_SCOPE(job, __LINE__)
+#define CULPRIT_SCOPE(job, line) CULPRIT_NAMED(job, line)
+#define CULPRIT_NAMED(job, line)                                                              \
+    __attribute__((cleanup(culprit_leave), unused)) const struct uuid culprit_before_##line = \
+        culprit_enter(job)
 
 #endif

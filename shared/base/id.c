@@ -40,12 +40,15 @@ static void put_time(struct uuid *id, int64_t ms)
         id->b[i] = (uint8_t)(ms >> (40 - 8 * i));
 }
 
+/* A clock put back by less is waited for: ids stay in order. By more, they would name the wrong day. */
+enum { BACK_MS = 60 * 1000 };
+
 struct uuid uuid_new(void)
 {
     static int64_t last_ms = 0;
     static uint32_t counter = 0; /* 26 bits */
     int64_t ms = wall_now().us / 1000;
-    if (ms > last_ms) {
+    if (ms > last_ms || last_ms - ms > BACK_MS) {
         last_ms = ms;
         uint8_t seed[6];
         pooled_random(seed);

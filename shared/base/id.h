@@ -16,8 +16,9 @@ struct uuid {
 
 enum { UUID_TEXT_BYTES = 37, ID_TEXT_BYTES = 44 };
 
-/* A new id, strictly greater than every earlier one of this process (12 + 14 bits of counter within a
- * millisecond, RFC 9562 section 6.2 method 1; 48 random bits). Process-wide, one thread. */
+/* A new id, strictly greater than every earlier one of this process unless the clock was put back by more
+ * than a minute, which ids follow (12 + 14 bits of counter within a millisecond, RFC 9562 section 6.2 method
+ * 1; 48 random bits). Process-wide, one thread. */
 struct uuid uuid_new(void);
 
 /* A series: up to UUID_SERIES_MAX ids of one moment that differ in a counter alone, so that they lie next to

@@ -113,7 +113,10 @@ class Lane:
 
     def refusal(self):
         """Why a submission is refused now; None when it is accepted."""
-        a = Client(self.stack.gateways[0].port, self.stack.key).submit(AGENT, "x")
+        try:
+            a = Client(self.stack.gateways[0].port, self.stack.key).submit(AGENT, "x")
+        except OSError:
+            return "gone"
         if a.status != 202:
             return a.json["code"]
         self.accepted[a.json["id"]] = "succeeded"

@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/culprit.h"
 #include "base/err.h"
 #include "base/id.h"
 
@@ -136,6 +137,43 @@ static void arenas_cap(void **state)
     arena_free(&a);
 }
 
+static void a_culprit_lasts_as_long_as_its_block(void **state)
+{
+    (void)state;
+    const struct uuid a = {.b = {1}}, b = {.b = {2}};
+    assert_true(uuid_is_zero(culprit_now()));
+    {
+        CULPRIT(a);
+        assert_true(uuid_eq(culprit_now(), a));
+        for (int i = 0; i < 2; i++) {
+            CULPRIT(b);
+            assert_true(uuid_eq(culprit_now(), b));
+            if (i == 0)
+                continue; /* leaves it, too */
+        }
+        assert_true(uuid_eq(culprit_now(), a));
+    }
+    assert_true(uuid_is_zero(culprit_now()));
+}
+
+/* The last test: the clock stays set. */
+static void a_clock_that_is_set_goes_on_from_there_and_ids_follow(void **state)
+{
+    (void)state;
+    wall_t now = wall_now();
+    struct uuid before = uuid_new(), after;
+    wall_set((wall_t){.us = now.us - 30 * 1000000LL});
+    assert_in_range(now.us - wall_now().us, 28 * 1000000LL, 30 * 1000000LL);
+    after = uuid_new(); /* in order: half a minute is waited for */
+    assert_true(uuid_cmp(before, after) < 0);
+    wall_set((wall_t){.us = now.us - 3600 * 1000000LL});
+    after = uuid_new(); /* an hour is not */
+    assert_in_range((wall_now().us - uuid_time(after).us) / 1000, 0, 1000);
+    before = after;
+    after = uuid_new();
+    assert_true(uuid_cmp(before, after) < 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +184,8 @@ int main(void)
         cmocka_unit_test(times_format_and_parse),
         cmocka_unit_test(errors_wrap),
         cmocka_unit_test(arenas_cap),
+        cmocka_unit_test(a_culprit_lasts_as_long_as_its_block),
+        cmocka_unit_test(a_clock_that_is_set_goes_on_from_there_and_ids_follow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

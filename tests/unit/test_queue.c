@@ -17,6 +17,7 @@
 
 #include "store/governor.h"
 #include "store/queue.h"
+#include "store/queue_will.h"
 
 enum { WINDOW = 4, TENANT = 7 };
 
@@ -46,6 +47,7 @@ static struct {
     struct queue_identity identity;
     bool reset;
     size_t alive;
+    struct uuid culprit;
 } a;
 
 static void take_err(const struct err *err)
@@ -574,6 +576,107 @@ static void striking_off(void **state)
     assert_int_equal(ask("SCARD sp:execs"), 1);
 }
 
+/* ---- wills ---- */
+
+static void on_will(void *arg, const struct queue_will *w, const struct err *err)
+{
+    struct queue_usage *out = arg;
+    a.n = err == NULL ? w->usage_n : 0;
+    a.culprit = w->culprit;
+    if (a.n > 0)
+        *out = w->usage[0];
+    take_err(err);
+}
+
+static struct queue_usage will_of(struct uuid boot)
+{
+    struct queue_usage u = {0};
+    assert_int_equal(queue_will_read(q, boot, on_will, &u), 0);
+    run();
+    return u;
+}
+
+static void a_will_is_read_as_it_was_written(void **state)
+{
+    (void)state;
+    const struct queue_usage u = {.id = uuid_new(),
+                                  .agent = uuid_new(),
+                                  .tenant = TENANT,
+                                  .attempt = 300,
+                                  .sandbox = "isandbox-1",
+                                  .started_at = wall_now(),
+                                  .queue_ms = 1,
+                                  .sandbox_start_ms = 2,
+                                  .run_ms = 3,
+                                  .sandbox_ms = 4,
+                                  .cpu_ms = -1,
+                                  .peak_memory_bytes = 1LL << 40};
+    for (int i = 0; i < 2; i++) { /* twice is as once */
+        assert_int_equal(queue_will_put(q, boot_a, &u, on_done, NULL), 0);
+        run();
+    }
+    struct queue_usage got = will_of(boot_a);
+    assert_int_equal(a.n, 1);
+    assert_true(uuid_is_zero(a.culprit));
+    assert_true(uuid_eq(got.id, u.id) && uuid_eq(got.agent, u.agent));
+    assert_string_equal(got.sandbox, u.sandbox);
+    assert_int_equal(got.tenant, u.tenant);
+    assert_int_equal(got.attempt, u.attempt);
+    assert_int_equal(got.started_at.us, u.started_at.us);
+    assert_int_equal(got.queue_ms + got.sandbox_start_ms * 10 + got.run_ms * 100 + got.sandbox_ms * 1000,
+                     4321);
+    assert_int_equal(got.cpu_ms, -1);
+    assert_int_equal(got.peak_memory_bytes, u.peak_memory_bytes);
+    will_of(boot_b);
+    assert_int_equal(a.n, 0);
+    queue_will_drop(q, boot_a, u.id, 299); /* of another attempt */
+    will_of(boot_a);
+    assert_int_equal(a.n, 1);
+    queue_will_drop(q, boot_a, u.id, u.attempt);
+    will_of(boot_a);
+    assert_int_equal(a.n, 0);
+}
+
+static void on_up(void *arg, bool connected)
+{
+    (void)arg, (void)connected;
+    take_err(NULL);
+}
+
+/* What a crash handler sends: past the loop, on a connection of its own. */
+static void last_words_name_the_culprit_and_end_the_lease(void **state)
+{
+    (void)state;
+    struct queue_last_words where;
+    struct uuid culprit = uuid_new();
+    struct buf words;
+    buf_init(&words, 512);
+    assert_true(queue_last_words(boot_a, &words, &where));
+    memcpy(words.data + where.id_at, culprit.b, sizeof culprit.b);
+    struct redis *own = redis_open(loop, &(struct redis_options){.url = url, .on_state = on_up}, NULL);
+    run();
+    int past = dup(redis_socket(own)); /* the loop would stumble over the answers: a crash waits for none */
+    redis_close(&own);
+    size_t alone = words.len - where.culprit_bytes;
+    assert_int_equal(write(past, words.data + where.culprit_bytes, alone), alone); /* over nobody's job */
+    beat(boot_a);
+    will_of(boot_a);
+    assert_true(uuid_is_zero(a.culprit));
+    assert_int_equal(write(past, words.data, words.len), words.len);
+    close(past);
+    for (int i = 0; i < 10000 && uuid_is_zero(a.culprit); i++)
+        will_of(boot_a); /* another connection's words: when Redis comes to them */
+    assert_true(uuid_eq(a.culprit, culprit));
+    char key[64], text[UUID_TEXT_BYTES];
+    uuid_format(boot_a, text);
+    snprintf(key, sizeof key, "EXISTS sp:x:%s", text);
+    assert_int_equal(ask(key), 0);
+    queue_executor_forget(q, boot_a); /* with its will */
+    will_of(boot_a);
+    assert_true(uuid_is_zero(a.culprit));
+    buf_deinit(&words);
+}
+
 /* ---- lead, identity, governor ---- */
 
 static void on_lead(void *arg, bool leading, const struct err *err)
@@ -758,6 +861,8 @@ int main(void)
         cmocka_unit_test_setup(requeueing, fresh),
         cmocka_unit_test_setup(cancel_in_each_state, fresh),
         cmocka_unit_test_setup(forgetting_gives_room_back, fresh),
+        cmocka_unit_test_setup(a_will_is_read_as_it_was_written, fresh),
+        cmocka_unit_test_setup(last_words_name_the_culprit_and_end_the_lease, fresh),
         cmocka_unit_test_setup(striking_off, fresh),
         cmocka_unit_test_setup(one_leads, fresh),
         cmocka_unit_test_setup(identity, fresh),
