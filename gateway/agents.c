@@ -5,19 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cursor.h"
 #include "json/writer.h"
-#include "model/listing.h"
+#include "page.h"
 #include "store/agents.h"
 #include "targets.h"
 
-enum { STORE_MS = 5000, LIST_DEFAULT = 50, LIST_MAX = 1000, LOG_TAIL_BYTES = 16 * 1024 };
+enum { STORE_MS = 5000, LIST_MAX = 1000, LOG_TAIL_BYTES = 16 * 1024, ANSWER_MAX = 32 * 1024 * 1024 };
 #define LIST_SCOPE STR("agents")
 
 struct show {
     struct call *c;
     int status;
-    int limit; /* 0: one agent */
+    bool listed; /* else one agent */
+    struct page page;
 };
 
 static void write_build(struct json_writer *w, const struct agent_build *b)
@@ -66,63 +66,50 @@ static void write_agent(struct json_writer *w, const struct agent_record *a)
     jw_object_end(w);
 }
 
-/* The position is the last name shown. */
-static void write_cursor(const struct call *c, struct json_writer *w, struct str last)
+static void write_row(const void *rows, size_t i, struct json_writer *w)
 {
-    struct buf text;
-    buf_init(&text, CURSOR_TEXT_MAX);
-    cursor_write(&c->g->cursor_key, c->tenant, LIST_SCOPE, last, &text);
-    jw_kstr(w, "next_cursor", buf_view(&text));
-    buf_deinit(&text);
+    const struct agent_record *agents = rows;
+    write_agent(w, &agents[i]);
 }
 
-static void write_list(const struct call *c, struct json_writer *w, const struct agent_record *agents,
-                       size_t n, int limit)
+/* The last name shown. */
+static struct str place_of(const void *rows, size_t i)
 {
-    size_t shown = n > (size_t)limit ? (size_t)limit : n;
-    jw_object(w);
-    jw_key(w, "agents");
-    jw_array(w);
-    for (size_t i = 0; i < shown; i++)
-        write_agent(w, &agents[i]);
-    jw_array_end(w);
-    if (n > shown)
-        write_cursor(c, w, agents[shown - 1].slug);
-    else
-        jw_knull(w, "next_cursor");
-    jw_object_end(w);
+    const struct agent_record *agents = rows;
+    return agents[i].slug;
+}
+
+/* Who looks at an agent may be waiting for its new version: what is submitted next runs that. */
+static void answer_one(struct call *c, const struct agent_record *a, int status)
+{
+    struct buf body;
+    targets_forget(c->g->targets, c->tenant, a->slug);
+    buf_init(&body, ANSWER_MAX);
+    struct json_writer w = json_writer(&body);
+    write_agent(&w, a);
+    call_reply_json(c, status, &body);
 }
 
 static void on_agents(void *arg, const struct agent_record *agents, size_t n, const struct err *err)
 {
     struct show *s = arg;
     struct call *c = s->c;
-    int status = s->status, limit = s->limit;
+    const struct page_rows rows = {.rows = agents, .n = n, .write = write_row, .place = place_of};
+    if (call_leave(c)) {
+        if (err != NULL)
+            call_fail_query(c, err);
+        else if (s->listed)
+            page_reply(c, &s->page, "agents", &rows, ANSWER_MAX);
+        else if (n == 0)
+            call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
+        else
+            answer_one(c, &agents[0], s->status);
+    }
     free(s);
-    if (!call_leave(c))
-        return;
-    if (err != NULL) {
-        call_fail_query(c, err);
-        return;
-    }
-    if (limit == 0 && n == 0) {
-        call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
-        return;
-    }
-    if (limit ==
-        0) /* who looks at an agent may be waiting for its new version: what is submitted next runs that */
-        targets_forget(c->g->targets, c->tenant, agents[0].slug);
-    struct buf body;
-    buf_init(&body, 32 * 1024 * 1024);
-    struct json_writer w = json_writer(&body);
-    if (limit == 0)
-        write_agent(&w, &agents[0]);
-    else
-        write_list(c, &w, agents, n, limit);
-    call_reply_json(c, status, &body);
 }
 
-static void ask(struct call *c, struct str slug, struct str after, int limit, int status)
+/* page NULL: the agent of that slug. */
+static void ask(struct call *c, struct str slug, const struct page *page, int status)
 {
     struct err err = ERR_INIT;
     struct show *s = calloc(1, sizeof *s);
@@ -130,10 +117,12 @@ static void ask(struct call *c, struct str slug, struct str after, int limit, in
         call_fail_code(c, ERR_OVERLOADED, NULL);
         return;
     }
-    *s = (struct show){.c = c, .status = status, .limit = limit};
+    *s = (struct show){.c = c, .status = status, .listed = page != NULL};
+    if (page != NULL)
+        s->page = *page;
     call_enter(c);
-    if (agents_get(c->g->read, c->tenant, slug, after, limit > 0 ? limit + 1 : 1, STORE_MS, on_agents, s,
-                   &err) == 0)
+    if (agents_get(c->g->read, c->tenant, slug, page_after(&s->page), s->page.limit + 1, STORE_MS, on_agents,
+                   s, &err) == 0)
         return;
     free(s);
     if (call_leave(c))
@@ -142,13 +131,13 @@ static void ask(struct call *c, struct str slug, struct str after, int limit, in
 
 void agent_answer(struct call *c, struct str slug, int status)
 {
-    ask(c, slug, str_of(NULL), 0, status);
+    ask(c, slug, NULL, status);
 }
 
 void agent_show(struct call *c)
 {
     if (agent_slug_valid(c->arg))
-        ask(c, c->arg, str_of(NULL), 0, 200);
+        ask(c, c->arg, NULL, 200);
     else
         call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
 }
@@ -156,20 +145,9 @@ void agent_show(struct call *c)
 void agents_list(struct call *c)
 {
     struct err err = ERR_INIT;
-    struct str text;
-    struct buf after;
-    int limit = LIST_DEFAULT;
-    buf_init(&after, CURSOR_POSITION_MAX);
-    int got = http_query_get(c->req, "limit", &text, &err);
-    if (got > 0)
-        got = listing_limit(text, LIST_MAX, &limit, &err);
-    if (got >= 0)
-        got = http_query_get(c->req, "cursor", &text, &err);
-    if (got > 0)
-        got = cursor_read(&c->g->cursor_key, c->tenant, LIST_SCOPE, text, &after, &err);
-    if (got < 0)
+    struct page page;
+    if (page_read(c, LIST_SCOPE, LIST_MAX, &page, &err) != 0)
         call_fail(c, &err);
     else
-        ask(c, str_of(NULL), buf_view(&after), limit, 200);
-    buf_deinit(&after);
+        ask(c, str_of(NULL), &page, 200);
 }

@@ -7,10 +7,9 @@
 
 #include <stdlib.h>
 
-#include "json/writer.h"
-#include "model/listing.h"
+#include "page.h"
 
-enum { STORE_MS = 5000, BODY_MAX = 16 << 20, LIST_DEFAULT = 50, LIST_MAX = 200, RECORD_BYTES = 64 * 1024 };
+enum { STORE_MS = 5000, BODY_MAX = 16 << 20, LIST_MAX = 200, RECORD_BYTES = 64 * 1024 };
 
 bool batch_id(struct call *c, struct uuid *id)
 {
@@ -176,96 +175,58 @@ void batch_cancel_call(struct call *c)
 
 /* ---- the list ---- */
 
-static const struct str scope = {.p = "batches", .n = 7};
-
 struct list {
     struct call *c;
-    int limit;
-    struct uuid before;
+    struct page page;
 };
 
-static void write_cursor(const struct list *l, const struct batch *last, struct json_writer *w)
+/* Which items run is not asked for: open ones count as queued. */
+static void write_row(const void *rows, size_t i, struct json_writer *w)
 {
-    struct buf text;
-    jw_key(w, "next_cursor");
-    if (last == NULL) {
-        jw_null(w);
-        return;
-    }
-    buf_init(&text, CURSOR_TEXT_MAX);
-    cursor_write(&l->c->g->cursor_key, l->c->tenant, scope,
-                 str_make((const char *)last->id.b, sizeof last->id.b), &text);
-    jw_str(w, buf_view(&text));
-    buf_deinit(&text);
+    static const struct batch_live none = {.stale = true}, ended;
+    const struct batch *list = rows;
+    jw_raw(w, STR("")); /* the comma */
+    batch_write(&list[i], batch_state_ended(list[i].state) ? &ended : &none, w->out);
 }
 
-/* Which items run is not asked for: open ones count as queued. */
+static struct str place_of(const void *rows, size_t i)
+{
+    const struct batch *list = rows;
+    return str_make((const char *)list[i].id.b, sizeof list[i].id.b);
+}
+
 static void on_batches(void *arg, const struct batch *batches, size_t n, const struct err *err)
 {
     struct list *l = arg;
     struct call *c = l->c;
-    static const struct batch_live none = {.stale = true}, ended;
-    struct buf body;
+    const struct page_rows rows = {.rows = batches, .n = n, .write = write_row, .place = place_of};
     if (!call_leave(c))
         return;
-    if (err != NULL) {
+    if (err != NULL)
         call_fail_query(c, err);
-        return;
-    }
-    size_t shown = n > (size_t)l->limit ? (size_t)l->limit : n;
-    buf_init(&body, BODY_MAX);
-    struct json_writer w = json_writer(&body);
-    jw_object(&w);
-    jw_key(&w, "data");
-    jw_array(&w);
-    for (size_t i = 0; i < shown; i++) {
-        jw_raw(&w, STR("")); /* the comma */
-        batch_write(&batches[i], batch_state_ended(batches[i].state) ? &ended : &none, &body);
-    }
-    jw_array_end(&w);
-    write_cursor(l, n > shown ? &batches[shown - 1] : NULL, &w);
-    jw_object_end(&w);
-    call_reply_json(c, 200, &body);
-}
-
-static int read_query(struct list *l, struct err *err)
-{
-    struct str v;
-    int got = http_query_get(l->c->req, "limit", &v, err);
-    if (got < 0 || (got > 0 && listing_limit(v, LIST_MAX, &l->limit, err) != 0))
-        return -1;
-    got = http_query_get(l->c->req, "cursor", &v, err);
-    if (got <= 0)
-        return got;
-    struct buf position;
-    buf_init(&position, CURSOR_POSITION_MAX);
-    int rc = cursor_read(&l->c->g->cursor_key, l->c->tenant, scope, v, &position, err);
-    if (rc == 0 && position.len == sizeof l->before)
-        memcpy(&l->before, position.data, sizeof l->before);
-    else if (rc == 0)
-        rc = err_set(err, ERR_BAD_CURSOR, "the cursor is of another version");
-    buf_deinit(&position);
-    return rc;
+    else
+        page_reply(c, &l->page, "data", &rows, BODY_MAX);
 }
 
 void batches_list_call(struct call *c)
 {
     struct err err = ERR_INIT;
+    struct uuid before;
     struct list *l = calloc(1, sizeof *l);
     if (l == NULL) {
         call_fail_code(c, ERR_OVERLOADED, NULL);
         return;
     }
-    *l = (struct list){.c = c, .limit = LIST_DEFAULT};
-    memset(&l->before, 0xFF, sizeof l->before);
+    l->c = c;
+    memset(&before, 0xFF, sizeof before);
     c->data = l;
     c->free_data = free;
-    if (read_query(l, &err) != 0) {
+    if (page_read_id(c, STR("batches"), LIST_MAX, &l->page, &before, &err) != 0) {
         call_fail(c, &err);
         return;
     }
     call_enter(c);
-    if (batch_list(c->g->lists, c->tenant, l->before, l->limit + 1, STORE_MS, on_batches, l, &err) != 0 &&
+    if (batch_list(c->g->lists, c->tenant, before, l->page.limit + 1, STORE_MS, on_batches, l, &err) != 0 &&
         call_leave(c))
         call_fail(c, &err);
 }

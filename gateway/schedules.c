@@ -13,17 +13,11 @@
 #include "json/writer.h"
 #include "model/agent.h"
 #include "model/cron.h"
-#include "model/listing.h"
+#include "page.h"
 #include "store/schedules.h"
 #include "submission.h"
 
-enum {
-    STORE_MS = 5000,
-    LIST_DEFAULT = 50,
-    LIST_MAX = 200,
-    BODY_MAX = 256 * 1024,
-    ANSWER_MAX = 32 * 1024 * 1024
-};
+enum { STORE_MS = 5000, LIST_MAX = 200, BODY_MAX = 256 * 1024, ANSWER_MAX = 32 * 1024 * 1024 };
 #define LIST_SCOPE STR("schedules")
 
 /* ---- JSON ---- */
@@ -290,35 +284,20 @@ void schedule_create(struct call *c)
 
 struct reading {
     struct call *c;
-    int limit; /* 0: one schedule */
+    bool listed; /* else one schedule */
+    struct page page;
 };
 
-static void write_cursor(const struct call *c, struct json_writer *w, struct str last)
+static void write_row(const void *rows, size_t i, struct json_writer *w)
 {
-    struct buf text;
-    buf_init(&text, CURSOR_TEXT_MAX);
-    cursor_write(&c->g->cursor_key, c->tenant, LIST_SCOPE, last, &text);
-    jw_kstr(w, "next_cursor", buf_view(&text));
-    buf_deinit(&text);
+    const struct schedule *list = rows;
+    write_schedule(w, &list[i], false);
 }
 
-static void answer_list(struct call *c, const struct schedule *list, size_t n, size_t limit)
+static struct str place_of(const void *rows, size_t i)
 {
-    struct buf body;
-    buf_init(&body, ANSWER_MAX);
-    struct json_writer w = json_writer(&body);
-    jw_object(&w);
-    jw_key(&w, "data");
-    jw_array(&w);
-    for (size_t i = 0; i < n && i < limit; i++)
-        write_schedule(&w, &list[i], false);
-    jw_array_end(&w);
-    if (n > limit)
-        write_cursor(c, &w, list[limit - 1].name);
-    else
-        jw_knull(&w, "next_cursor");
-    jw_object_end(&w);
-    call_reply_json(c, 200, &body);
+    const struct schedule *list = rows;
+    return list[i].name;
 }
 
 static void not_found(struct call *c)
@@ -330,32 +309,35 @@ static void on_schedules(void *arg, const struct schedule *list, size_t n, const
 {
     struct reading *g = arg;
     struct call *c = g->c;
-    int limit = g->limit;
+    const struct page_rows rows = {.rows = list, .n = n, .write = write_row, .place = place_of};
+    if (call_leave(c)) {
+        if (err != NULL)
+            call_fail_query(c, err);
+        else if (g->listed)
+            page_reply(c, &g->page, "data", &rows, ANSWER_MAX);
+        else if (n == 0)
+            not_found(c);
+        else
+            answer_one(c, 200, &list[0]);
+    }
     free(g);
-    if (!call_leave(c))
-        return;
-    if (err != NULL)
-        call_fail_query(c, err);
-    else if (limit > 0)
-        answer_list(c, list, n, (size_t)limit);
-    else if (n == 0)
-        not_found(c);
-    else
-        answer_one(c, 200, &list[0]);
 }
 
-static void ask(struct call *c, struct str name, struct str after, int limit)
+/* page NULL: the schedule of that name. */
+static void ask(struct call *c, struct str name, const struct page *page)
 {
     struct err err = ERR_INIT;
-    struct reading *g = malloc(sizeof *g);
+    struct reading *g = calloc(1, sizeof *g);
     if (g == NULL) {
         call_fail_code(c, ERR_OVERLOADED, NULL);
         return;
     }
-    *g = (struct reading){.c = c, .limit = limit};
+    *g = (struct reading){.c = c, .listed = page != NULL};
+    if (page != NULL)
+        g->page = *page;
     call_enter(c);
-    if (schedules_get(c->g->read, c->tenant, name, after, limit > 0 ? limit + 1 : 1, STORE_MS, on_schedules,
-                      g, &err) == 0)
+    if (schedules_get(c->g->read, c->tenant, name, page_after(&g->page), g->page.limit + 1, STORE_MS,
+                      on_schedules, g, &err) == 0)
         return;
     free(g);
     if (call_leave(c))
@@ -365,7 +347,7 @@ static void ask(struct call *c, struct str name, struct str after, int limit)
 void schedule_show(struct call *c)
 {
     if (agent_slug_valid(c->arg))
-        ask(c, c->arg, str_of(NULL), 0);
+        ask(c, c->arg, NULL);
     else
         not_found(c);
 }
@@ -373,22 +355,11 @@ void schedule_show(struct call *c)
 void schedules_list(struct call *c)
 {
     struct err err = ERR_INIT;
-    struct str text;
-    struct buf after;
-    int limit = LIST_DEFAULT;
-    buf_init(&after, CURSOR_POSITION_MAX);
-    int got = http_query_get(c->req, "limit", &text, &err);
-    if (got > 0)
-        got = listing_limit(text, LIST_MAX, &limit, &err);
-    if (got >= 0)
-        got = http_query_get(c->req, "cursor", &text, &err);
-    if (got > 0)
-        got = cursor_read(&c->g->cursor_key, c->tenant, LIST_SCOPE, text, &after, &err);
-    if (got < 0)
+    struct page page;
+    if (page_read(c, LIST_SCOPE, LIST_MAX, &page, &err) != 0)
         call_fail(c, &err);
     else
-        ask(c, str_of(NULL), buf_view(&after), limit);
-    buf_deinit(&after);
+        ask(c, str_of(NULL), &page);
 }
 
 /* ---- changes ---- */
@@ -414,7 +385,7 @@ static void on_switched(void *arg, bool found, const struct err *err)
     if (err != NULL)
         call_fail_query(c, err);
     else if (found)
-        ask(c, c->arg, str_of(NULL), 0);
+        ask(c, c->arg, NULL);
     else
         not_found(c);
 }

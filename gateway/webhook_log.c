@@ -2,16 +2,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cursor.h"
 #include "invocations.h"
 #include "json/writer.h"
-#include "model/listing.h"
+#include "page.h"
 #include "webhooks.h"
 
 enum {
     STORE_MS = 8000,
     ANSWER_BYTES = 4 * 1024 * 1024,
-    LIST_DEFAULT = 50,
     LIST_MAX = 200,
     REPLAY_SPAN_MAX_S = 14 * 24 * 3600,
 };
@@ -235,8 +233,8 @@ void webhook_replay_call(struct call *c)
 struct log_page {
     struct call *c;
     struct uuid endpoint;
-    struct str scope;
-    int limit;
+    struct page page;
+    const struct webhook_attempt *list;
 };
 
 static void write_event_id(struct json_writer *w, const struct webhook_attempt *a)
@@ -247,10 +245,12 @@ static void write_event_id(struct json_writer *w, const struct webhook_attempt *
         jw_kid(w, "batch_id", "bat", a->event_id);
 }
 
-static void write_attempt(struct json_writer *w, struct uuid endpoint, const struct webhook_attempt *a)
+static void write_row(const void *rows, size_t i, struct json_writer *w)
 {
+    const struct log_page *p = rows;
+    const struct webhook_attempt *a = &p->list[i];
     char id[WEBHOOK_ID_BYTES];
-    webhook_id_format(a->event_id, endpoint, id);
+    webhook_id_format(a->event_id, p->endpoint, id);
     jw_object(w);
     jw_kid(w, "id", "dlv", a->id);
     jw_kcstr(w, "webhook_id", id);
@@ -279,66 +279,25 @@ static void write_attempt(struct json_writer *w, struct uuid endpoint, const str
     jw_object_end(w);
 }
 
-static void write_page(const struct log_page *p, const struct webhook_attempt *list, size_t n,
-                       struct json_writer *w)
+static struct str place_of(const void *rows, size_t i)
 {
-    size_t shown = n > (size_t)p->limit ? (size_t)p->limit : n;
-    jw_object(w);
-    jw_key(w, "data");
-    jw_array(w);
-    for (size_t i = 0; i < shown; i++)
-        write_attempt(w, p->endpoint, &list[i]);
-    jw_array_end(w);
-    if (n > shown) {
-        struct buf text;
-        buf_init(&text, CURSOR_TEXT_MAX);
-        cursor_write(&p->c->g->cursor_key, p->c->tenant, p->scope,
-                     str_make((const char *)list[shown - 1].id.b, sizeof list[0].id.b), &text);
-        jw_kstr(w, "next_cursor", buf_view(&text));
-        buf_deinit(&text);
-    } else {
-        jw_knull(w, "next_cursor");
-    }
-    jw_object_end(w);
+    const struct log_page *p = rows;
+    return str_make((const char *)p->list[i].id.b, sizeof p->list[i].id.b);
 }
 
 static void on_attempts(void *arg, const struct webhook_attempt *list, size_t n, const struct err *err)
 {
     struct log_page *p = arg;
-    if (!call_leave(p->c)) {
-        free(p);
-        return;
-    }
-    if (err != NULL) {
-        call_fail_query(p->c, err);
-    } else {
-        struct buf body;
-        buf_init(&body, ANSWER_BYTES);
-        struct json_writer w = json_writer(&body);
-        write_page(p, list, n, &w);
-        call_reply_json(p->c, 200, &body);
+    struct call *c = p->c;
+    const struct page_rows rows = {.rows = p, .n = n, .write = write_row, .place = place_of};
+    p->list = list;
+    if (call_leave(c)) {
+        if (err != NULL)
+            call_fail_query(c, err);
+        else
+            page_reply(c, &p->page, "data", &rows, ANSWER_BYTES);
     }
     free(p);
-}
-
-static int read_page(struct log_page *p, struct uuid *before, struct err *err)
-{
-    struct call *c = p->c;
-    struct str text;
-    struct buf position;
-    buf_init(&position, CURSOR_POSITION_MAX);
-    p->limit = LIST_DEFAULT;
-    int got = http_query_get(c->req, "limit", &text, err);
-    if (got > 0)
-        got = listing_limit(text, LIST_MAX, &p->limit, err);
-    if (got >= 0)
-        got = http_query_get(c->req, "cursor", &text, err);
-    if (got > 0)
-        got = cursor_read(&c->g->cursor_key, c->tenant, p->scope, text, &position, err);
-    if (got >= 0 && position.len == sizeof before->b)
-        memcpy(before->b, position.data, sizeof before->b);
-    buf_deinit(&position);
-    return got < 0 ? -1 : 0;
 }
 
 /* A log is its endpoint's, so a cursor is bound to its id. */
@@ -351,11 +310,11 @@ static void deliveries(struct call *c, struct uuid endpoint)
         call_fail_code(c, ERR_OVERLOADED, NULL);
         return;
     }
-    *p = (struct log_page){.c = c, .endpoint = endpoint, .scope = c->arg};
+    *p = (struct log_page){.c = c, .endpoint = endpoint};
     call_enter(c);
-    if (read_page(p, &before, &err) == 0 &&
-        webhook_attempts_get(c->g->read, c->tenant, endpoint, before, p->limit + 1, STORE_MS, on_attempts, p,
-                             &err) == 0)
+    if (page_read_id(c, c->arg, LIST_MAX, &p->page, &before, &err) == 0 &&
+        webhook_attempts_get(c->g->read, c->tenant, endpoint, before, p->page.limit + 1, STORE_MS,
+                             on_attempts, p, &err) == 0)
         return;
     free(p);
     if (call_leave(c))

@@ -4,16 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cursor.h"
 #include "json/writer.h"
-#include "model/listing.h"
+#include "page.h"
 
 enum {
     STORE_MS = 5000,
     BODY_BYTES = 64 * 1024,
     ANSWER_BYTES = 1024 * 1024,
     DESCRIPTION_MAX = 1000,
-    LIST_DEFAULT = 50,
     LIST_MAX = 200,
     OVERLAP_DEFAULT_S = 24 * 3600,
     OVERLAP_MAX_S = 7 * 24 * 3600,
@@ -89,7 +87,8 @@ void webhook_read_body(struct call *c, webhook_body_fn *fn)
 struct answer {
     struct call *c;
     int status;
-    int limit;                              /* of a list; 0: one */
+    bool listed; /* else one */
+    struct page page;
     char secret[WEBHOOK_SECRET_TEXT_BYTES]; /* to be shown, or empty */
 };
 
@@ -119,38 +118,24 @@ static void write_endpoint(struct json_writer *w, const struct webhook_endpoint 
     jw_object_end(w);
 }
 
-static void write_list(const struct call *c, struct json_writer *w, const struct webhook_endpoint *list,
-                       size_t n, int limit)
+static void write_row(const void *rows, size_t i, struct json_writer *w)
 {
-    size_t shown = n > (size_t)limit ? (size_t)limit : n;
-    jw_object(w);
-    jw_key(w, "data");
-    jw_array(w);
-    for (size_t i = 0; i < shown; i++)
-        write_endpoint(w, &list[i], "");
-    jw_array_end(w);
-    if (n > shown) {
-        struct buf text;
-        buf_init(&text, CURSOR_TEXT_MAX);
-        cursor_write(&c->g->cursor_key, c->tenant, LIST_SCOPE,
-                     str_make((const char *)list[shown - 1].id.b, sizeof list[0].id.b), &text);
-        jw_kstr(w, "next_cursor", buf_view(&text));
-        buf_deinit(&text);
-    } else {
-        jw_knull(w, "next_cursor");
-    }
-    jw_object_end(w);
+    const struct webhook_endpoint *list = rows;
+    write_endpoint(w, &list[i], "");
 }
 
-static void write_answer(struct answer *a, const struct webhook_endpoint *list, size_t n)
+static struct str place_of(const void *rows, size_t i)
+{
+    const struct webhook_endpoint *list = rows;
+    return str_make((const char *)list[i].id.b, sizeof list[i].id.b);
+}
+
+static void answer_one(const struct answer *a, const struct webhook_endpoint *e)
 {
     struct buf body;
     buf_init(&body, ANSWER_BYTES);
     struct json_writer w = json_writer(&body);
-    if (a->limit > 0)
-        write_list(a->c, &w, list, n, a->limit);
-    else
-        write_endpoint(&w, &list[0], a->secret);
+    write_endpoint(&w, e, a->secret);
     call_reply_json(a->c, a->status, &body);
 }
 
@@ -163,20 +148,23 @@ static void answer_free(struct answer *a)
 static void on_endpoints(void *arg, const struct webhook_endpoint *list, size_t n, const struct err *err)
 {
     struct answer *a = arg;
+    const struct page_rows rows = {.rows = list, .n = n, .write = write_row, .place = place_of};
     if (!call_leave(a->c)) {
         answer_free(a);
         return;
     }
     if (err != NULL)
         call_fail(a->c, err);
+    else if (a->listed)
+        page_reply(a->c, &a->page, "data", &rows, ANSWER_BYTES);
     else if (n == 0 && a->status == 201)
         call_fail_code(a->c, ERR_CONFLICT, "a tenant has 50 endpoints at most; delete one first");
-    else if (n == 0 && a->limit == 0)
+    else if (n == 0)
         call_fail_code(a->c, ERR_NOT_FOUND, "there is no webhook of that id");
     else if (a->status == 204)
         call_reply_bytes(a->c, 204, NULL, STR(""));
     else
-        write_answer(a, list, n);
+        answer_one(a, &list[0]);
     answer_free(a);
 }
 
@@ -368,38 +356,21 @@ void webhook_show(struct call *c)
         answer_refused(a, &err);
 }
 
-static int read_page(struct call *c, int *limit, struct uuid *after, struct err *err)
-{
-    struct str text;
-    struct buf position;
-    buf_init(&position, CURSOR_POSITION_MAX);
-    int got = http_query_get(c->req, "limit", &text, err);
-    if (got > 0)
-        got = listing_limit(text, LIST_MAX, limit, err);
-    if (got >= 0)
-        got = http_query_get(c->req, "cursor", &text, err);
-    if (got > 0)
-        got = cursor_read(&c->g->cursor_key, c->tenant, LIST_SCOPE, text, &position, err);
-    if (got >= 0 && position.len == sizeof after->b)
-        memcpy(after->b, position.data, sizeof after->b);
-    buf_deinit(&position);
-    return got < 0 ? -1 : 0;
-}
-
 void webhooks_list(struct call *c)
 {
     static const struct uuid any;
     struct err err = ERR_INIT;
     struct uuid after = {0};
-    int limit = LIST_DEFAULT;
-    if (read_page(c, &limit, &after, &err) != 0) {
+    struct page page;
+    if (page_read_id(c, LIST_SCOPE, LIST_MAX, &page, &after, &err) != 0) {
         call_fail(c, &err);
         return;
     }
     struct answer *a = answer_new(c, 200);
     if (a == NULL)
         return;
-    a->limit = limit;
-    if (webhooks_get(c->g->read, c->tenant, any, after, limit + 1, STORE_MS, on_endpoints, a, &err) != 0)
+    a->listed = true;
+    a->page = page;
+    if (webhooks_get(c->g->read, c->tenant, any, after, page.limit + 1, STORE_MS, on_endpoints, a, &err) != 0)
         answer_refused(a, &err);
 }
