@@ -237,7 +237,7 @@ static void on_builds(void *arg, const struct entry *builds, size_t n, const str
         if (wall_now().us - builds[i].ready.us > BUILD_AGE_MS * 1000LL)
             old[count++] = builds[i];
     if (count > 0)
-        queue_enqueue(a->d->queue, QUEUE_FED, old, count, NULL, NULL, NULL);
+        queue_enqueue(a->d->queue, QUEUE_FED, (struct uuid){0}, old, count, NULL, NULL, NULL);
     builds_end(a);
 }
 

@@ -420,7 +420,8 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
         visit(f);
     } else {
         FAILPOINT(dispatcher_feed);
-        if (queue_enqueue(f->d->queue, QUEUE_FED, jobs, f->ids_n, on_enqueued, f, NULL) != 0)
+        if (queue_enqueue(f->d->queue, is_batched(t) ? QUEUE_FED : QUEUE_FOUND, (struct uuid){0}, jobs,
+                          f->ids_n, on_enqueued, f, NULL) != 0)
             leave(f);
     }
     free(jobs);

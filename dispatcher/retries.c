@@ -62,7 +62,7 @@ static void offer(struct retries *r, const struct entry *jobs, size_t n)
     for (size_t i = 0; i < n; i++)
         o->jobs[i] = (struct queue_mark){.tenant = jobs[i].tenant, .low = jobs[i].id};
     FAILPOINT(dispatcher_retry);
-    if (queue_enqueue(r->d->queue, QUEUE_FED, jobs, n, on_enqueued, o, NULL) != 0)
+    if (queue_enqueue(r->d->queue, QUEUE_FED, (struct uuid){0}, jobs, n, on_enqueued, o, NULL) != 0)
         free(o);
 }
 

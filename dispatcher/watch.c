@@ -118,7 +118,7 @@ static void on_identity(void *arg, const struct queue_identity *id, const struct
     w->asking = false;
     if (err != NULL)
         return;
-    bool same = id->epoch[0] != '\0' && strcmp(id->now, id->known) == 0;
+    bool same = id->epoch[0] != '\0' && !id->torn && strcmp(id->now, id->known) == 0;
     if (!same && (w->state == WATCH_UNSURE || w->state == WATCH_WHOLE || w->state == WATCH_HOLDING))
         lost(w, id);
     else if (w->state != WATCH_WHOLE && !id->hold && id->unmarked)

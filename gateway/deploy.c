@@ -157,7 +157,7 @@ static void enqueue(struct deploy *d)
                       .ready = wall_now()};
     e.queue_deadline.us = e.ready.us + INV_QUEUE_TIMEOUT_DEFAULT_MS * 1000LL;
     FAILPOINT(gateway_deploy_done);
-    queue_enqueue(d->c->g->queue, QUEUE_FED, &e, 1, NULL, NULL, NULL);
+    queue_enqueue(d->c->g->queue, QUEUE_FED, (struct uuid){0}, &e, 1, NULL, NULL, NULL);
 }
 
 static void on_version(void *arg, struct uuid agent, int32_t version, const struct err *err)

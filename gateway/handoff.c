@@ -15,7 +15,8 @@ enum { KEEP_MS = 1000, CLOCK_MS = 10000, SKEW_MAX_MS = 60000, KEEP_DEADLINE_MS =
 /* An id that may not have reached Redis. In order of ids but for those not known yet, which are newest. */
 struct handoff_ticket {
     struct handoff_ticket *prev, *next;
-    struct uuid id; /* zero: not known yet */
+    struct uuid id;    /* zero: not known yet */
+    struct uuid fence; /* of the queue, before the commit */
     int32_t tenant;
 };
 
@@ -32,6 +33,7 @@ struct failed {
 struct batch {
     struct handoff *h;
     size_t n;
+    struct uuid fence; /* of all of them; one that knew another goes with the next */
     struct handoff_ticket *tickets[QUEUE_BATCH];
     struct entry entries[QUEUE_BATCH];
     struct arena *prompts;
@@ -125,6 +127,7 @@ struct handoff_ticket *handoff_begin(struct handoff *h, int32_t tenant)
     if (t == NULL)
         return NULL;
     t->tenant = tenant;
+    t->fence = queue_fence(h->g->queue);
     DL_APPEND(h->tickets, t);
     return t;
 }
@@ -214,7 +217,7 @@ static void flush(void *arg)
     if (b == NULL)
         return;
     FAILPOINT(gateway_answered);
-    if (queue_enqueue(h->g->queue, QUEUE_FIRST, b->entries, b->n, on_enqueued, b, &err) != 0)
+    if (queue_enqueue(h->g->queue, QUEUE_FIRST, b->fence, b->entries, b->n, on_enqueued, b, &err) != 0)
         on_enqueued(b, NULL, 0, &err);
 }
 
@@ -236,12 +239,17 @@ static struct batch *open_batch(struct handoff *h)
 
 void handoff_commit(struct handoff *h, struct handoff_ticket *t, const struct entry *e)
 {
+    if (h->open != NULL && !uuid_eq(h->open->fence, t->fence)) {
+        loop_task_cancel(h->g->loop, &h->flush);
+        flush(h);
+    }
     struct batch *b = open_batch(h);
     char *prompt = b != NULL && e->prompt_inline ? arena_dup(b->prompts, e->prompt) : NULL;
     if (b == NULL || (e->prompt_inline && prompt == NULL)) {
         fail(h, t); /* no memory: as if Redis had failed */
         return;
     }
+    b->fence = t->fence;
     b->tickets[b->n] = t;
     b->entries[b->n] = *e;
     b->entries[b->n].prompt = str_make(prompt, e->prompt.n);

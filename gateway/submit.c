@@ -196,7 +196,7 @@ void submit_target(struct call *c, const struct agent_target *t, const struct er
     if (err == NULL && bad.code == ERR_NONE && !handoff_ready(c->g->handoff, &bad))
         err = &bad;
     if (err != NULL || bad.code != ERR_NONE) {
-        call_fail(c, err != NULL ? err : &bad);
+        call_fail_query(c, err != NULL ? err : &bad); /* nothing was sent to be committed yet */
         return;
     }
     s->sub.tenant = c->tenant;

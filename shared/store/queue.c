@@ -117,7 +117,7 @@ void queue_reply_verdicts(void *arg, const struct redis_reply *reply, const stru
     }
     struct err bad = ERR_INIT;
     int8_t *verdicts = err == NULL ? calloc(c->n + 1, 1) : NULL;
-    if (err == NULL && redis_count(reply) != c->n)
+    if (err == NULL && redis_count(reply) < c->n)
         err_set(&bad, ERR_PROTOCOL, "Redis answered for %zu jobs of %zu", redis_count(reply), c->n);
     else if (err == NULL && verdicts == NULL)
         err_set(&bad, ERR_NO_MEMORY, "no memory for an answer of Redis");
@@ -157,23 +157,49 @@ static void put_job(struct args *a, const struct entry *e, struct buf *body)
     args_copy(a, buf_view(body));
 }
 
-int queue_enqueue(struct queue *q, enum queue_source source, const struct entry *entries, size_t n,
-                  queue_verdicts_fn *fn, void *arg, struct err *err)
+struct uuid queue_fence(const struct queue *q)
 {
-    static const char *const keys[] = {"sp:epoch", "sp:hold", "sp:live", "sp:tw", "sp:bl", "sp:blg"};
+    return q->fence;
+}
+
+static void reply_enqueued(void *arg, const struct redis_reply *reply, const struct err *err)
+{
+    struct queue_call *c = arg;
+    if (err == NULL && redis_count(reply) == c->n + 1) {
+        struct str fence = redis_str(redis_at(reply, c->n));
+        c->q->fence = (struct uuid){0};
+        if (fence.n == sizeof c->q->fence.b)
+            memcpy(c->q->fence.b, fence.p, fence.n);
+    }
+    queue_reply_verdicts(arg, reply, err);
+}
+
+int queue_enqueue(struct queue *q, enum queue_source source, struct uuid fence, const struct entry *entries,
+                  size_t n, queue_verdicts_fn *fn, void *arg, struct err *err)
+{
+    static const char *const keys[] = {"sp:epoch", "sp:hold", "sp:live", "sp:tw",
+                                       "sp:bl",    "sp:blg",  "sp:fence"};
     INVARIANT(n <= QUEUE_BATCH);
     struct args a;
     struct buf body;
     args_init(&a, (size_t)n * (ENTRY_MAX_BYTES + 128) + 256);
     buf_init(&body, ENTRY_MAX_BYTES);
-    args_cstr(&a, source == QUEUE_FIRST ? "g" : "d");
+    const char name[] = {(char)source, '\0'};
+    if (source == QUEUE_FOUND)
+        random_bytes(fence.b, sizeof fence.b);
+    args_cstr(&a, name);
     args_int(&a, q->window);
-    args_cstr(&a, "");
+    if (uuid_is_zero(fence))
+        args_cstr(&a, "");
+    else
+        args_uuid(&a, &fence);
     for (size_t i = 0; i < n; i++)
         put_job(&a, &entries[i], &body);
     buf_deinit(&body);
-    return queue_eval(q, &script_enqueue, keys, 6, &a, queue_reply_verdicts,
-                      queue_call_new((void (*)(void))fn, arg, n), err);
+    struct queue_call *c = queue_call_new((void (*)(void))fn, arg, n);
+    if (c != NULL)
+        c->q = q;
+    return queue_eval(q, &script_enqueue, keys, 7, &a, reply_enqueued, c, err);
 }
 
 /* ---- the backlog ---- */

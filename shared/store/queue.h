@@ -6,9 +6,12 @@
  *   sp:ident            the Redis (run_id/master_replid) that they were rebuilt on: another one is a loss
  *   sp:hold             set for a few seconds after a loss: executors re-assert, nobody enqueues
  *   sp:q:<priority>:0   streams of work that may run now, consumer group `executors`; sp:q:build for agent
- * builds sp:live             hash: job id -> "state attempt owner stream entry tenant"; state q(ueued)
- * s(tarting) r(unning) sp:tw               hash: tenant -> entries on streams that nobody has claimed (its
- * window) sp:bl, sp:blg       hashes: tenant -> lowest id that waits in PostgreSQL; generation of that mark
+ *                       builds
+ *   sp:live             hash: job id -> "state attempt owner stream entry tenant"; state q(ueued) s(tarting)
+ *                       r(unning); under the empty name the epoch that they belong to
+ *   sp:tw               hash: tenant -> entries on streams that nobody has claimed (its window)
+ *   sp:bl, sp:blg       hashes: tenant -> lowest id that waits in PostgreSQL; generation of that mark
+ *   sp:fence            changes with each job that a dispatcher found by looking through PostgreSQL
  *   sp:execs, sp:x:<boot>  executors and their leases; sp:cx:<boot>  ids that boot must cancel;
  *   sp:will:<boot>  what it leaves behind (queue_will.h)
  *   sp:gov:*            the provider's governor; sp:lead the lead
@@ -54,13 +57,19 @@ typedef void queue_done_fn(void *arg, const struct err *err);
 
 /* ---- enqueueing ---- */
 
-enum queue_source { QUEUE_FIRST = 'g', QUEUE_FED = 'd' };
+enum queue_source { QUEUE_FIRST = 'g', QUEUE_FOUND = 'f', QUEUE_FED = 'd' };
 enum { QUEUE_KNOWN = 0, QUEUE_ADDED = 1, QUEUE_WAITS = 2 };
 
 /* Puts entries on their streams. QUEUE_FIRST: a gateway's fresh commits (their tenant is marked when they
- * must wait); QUEUE_FED: a dispatcher's. Returns 0, or -1 when nothing was sent. fn may be NULL. */
-int queue_enqueue(struct queue *q, enum queue_source source, const struct entry *entries, size_t n,
-                  queue_verdicts_fn *fn, void *arg, struct err *err);
+ * must wait), with the fence from before the first of these commits; QUEUE_FOUND: what a dispatcher found by
+ * looking through PostgreSQL, perhaps before its gateway has sent it; QUEUE_FED: what no gateway sends. For
+ * the last two fence is not used. Returns 0, or -1 when nothing was sent. fn may be NULL. */
+int queue_enqueue(struct queue *q, enum queue_source source, struct uuid fence, const struct entry *entries,
+                  size_t n, queue_verdicts_fn *fn, void *arg, struct err *err);
+
+/* The newest fence that an answer brought; zero before. An entry whose fence has changed meanwhile is run
+ * only after a look into PostgreSQL: somebody else may have queued the job, and it may have run. */
+struct uuid queue_fence(const struct queue *q);
 
 /* Marks tenants whose work waits in PostgreSQL from these ids on. */
 struct queue_mark {
@@ -180,6 +189,7 @@ struct queue_identity {
     char now[100];   /* run_id/master_replid, as INFO says */
     char known[100]; /* the same when the streams were last rebuilt; "" when absent */
     bool hold;
+    bool torn;     /* the live records are not there, or another epoch's */
     bool unmarked; /* reset, and the tenants with open work not marked since */
 };
 typedef void queue_identity_fn(void *arg, const struct queue_identity *id, const struct err *err);

@@ -9,6 +9,7 @@
 struct queue {
     struct redis *redis;
     int window;
+    struct uuid fence; /* the newest seen */
 };
 
 /* A call under way: who gets the answer. Freed when it has been given. */
@@ -17,6 +18,7 @@ struct queue_call {
     void *arg;
     size_t n;
     void *extra; /* owned by the call; freed with it */
+    struct queue *q;
 };
 
 struct queue_call *queue_call_new(void (*fn)(void), void *arg, size_t n);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 static struct redis_script script_reset = {.body = lua_reset};
+static struct redis_script script_identity = {.body = lua_identity};
 static struct redis_script script_lead = {.body = lua_lead};
 static struct redis_script script_forget = {.body = lua_forget};
 
@@ -170,7 +171,7 @@ static void reply_info(void *arg, const struct redis_reply *reply, const struct 
     queue_call_free(c);
 }
 
-/* The first answer: epoch and hold; asks for INFO then. MGET and INFO cannot be one command, and a loss
+/* The first answer: epoch and hold; asks for INFO then. The script and INFO cannot be one command, and a loss
  * between the two shows at the next look. */
 struct identity_call {
     struct queue *q;
@@ -196,6 +197,7 @@ static void reply_epoch(void *arg, const struct redis_reply *reply, const struct
             id->hold = redis_type_of(redis_at(reply, 1)) == REDIS_STR;
             str_copy(redis_str(redis_at(reply, 2)), id->known, sizeof id->known);
             id->unmarked = redis_type_of(redis_at(reply, 3)) == REDIS_STR;
+            id->torn = redis_int(redis_at(reply, 4)) != 1;
         }
         if (queue_send(ask->q->redis, &a, QUEUE_TIMEOUT_MS, reply_info, info, &refused) == 0) {
             queue_call_free(c);
@@ -209,6 +211,7 @@ static void reply_epoch(void *arg, const struct redis_reply *reply, const struct
 
 int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg)
 {
+    static const char *const keys[] = {"sp:epoch", "sp:hold", "sp:ident", "sp:unmarked", "sp:live"};
     struct queue_call *c = queue_call_new(NULL, NULL, 0);
     struct identity_call *ask = c != NULL ? calloc(1, sizeof *ask) : NULL;
     struct args a;
@@ -218,12 +221,7 @@ int queue_identity(struct queue *q, queue_identity_fn *fn, void *arg)
         *ask = (struct identity_call){.q = q, .fn = fn, .arg = arg};
         c->extra = ask;
     }
-    args_cstr(&a, "MGET");
-    args_cstr(&a, "sp:epoch");
-    args_cstr(&a, "sp:hold");
-    args_cstr(&a, "sp:ident");
-    args_cstr(&a, "sp:unmarked");
-    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_epoch, c, NULL);
+    return queue_eval(q, &script_identity, keys, 5, &a, reply_epoch, c, NULL);
 }
 
 static void reply_reset(void *arg, const struct redis_reply *reply, const struct err *err)

@@ -123,7 +123,7 @@ static struct entry job(void)
 
 static void enqueue(enum queue_source source, const struct entry *jobs, size_t n)
 {
-    assert_int_equal(queue_enqueue(q, source, jobs, n, on_verdicts, NULL, NULL), 0);
+    assert_int_equal(queue_enqueue(q, source, queue_fence(q), jobs, n, on_verdicts, NULL, NULL), 0);
     run();
     assert_int_equal(a.n, n);
 }
@@ -288,6 +288,27 @@ static void enqueue_and_window(void **state)
     other.tenant = TENANT + 1;
     enqueue(QUEUE_FIRST, &other, 1); /* others are not touched */
     assert_int_equal(a.verdicts[0], QUEUE_ADDED);
+}
+
+/* A dispatcher found the job, it ran and ended; then its gateway, which had been frozen, sends it. */
+static void what_comes_late_is_to_be_checked(void **state)
+{
+    (void)state;
+    struct entry e = job(), next = job();
+    struct uuid before = queue_fence(q), boot = uuid_new();
+    enqueue(QUEUE_FOUND, &e, 1);
+    assert_int_equal(read_as(boot, false), 1);
+    struct lease lease = a.got[0].lease;
+    claim_as(boot);
+    release(&lease, boot);
+    assert_int_equal(queue_enqueue(q, QUEUE_FIRST, before, &e, 1, on_verdicts, NULL, NULL), 0);
+    run();
+    assert_int_equal(a.verdicts[0], QUEUE_ADDED); /* Redis does not know it any more */
+    assert_int_equal(read_as(boot, false), 1);
+    assert_false(a.got[0].first);
+    enqueue(QUEUE_FIRST, &next, 1); /* its commit began when the new fence was known */
+    assert_int_equal(read_as(boot, false), 1);
+    assert_true(a.got[0].first);
 }
 
 static void on_backlog(void *arg, const struct queue_backlog *items, size_t n, const struct err *err)
@@ -711,12 +732,28 @@ static void identity(void **state)
     enqueue(QUEUE_FIRST, &e, 1);
     reset(true);
     assert_int_equal(ask("XLEN sp:q:normal:0"), 0);
-    assert_int_equal(ask("HLEN sp:live"), 0);
+    assert_int_equal(ask("HLEN sp:live"), 1); /* the epoch */
     look();
-    assert_true(a.identity.hold && a.identity.unmarked);
+    assert_true(!a.identity.torn && a.identity.hold && a.identity.unmarked);
     assert_string_equal(a.identity.known, "run/repl");
     assert_true(strlen(a.identity.now) == 81 && strlen(a.identity.epoch) == 36);
     assert_int_equal(read_as(boot_a, false), 0); /* the groups are there */
+}
+
+static void live_records_lost_alone(void **state)
+{
+    (void)state;
+    struct entry e = job();
+    ask("DEL sp:live");
+    look();
+    assert_true(a.identity.torn);
+    enqueue(QUEUE_FED, &e, 1);
+    assert_int_equal(a.verdicts[0], QUEUE_WAITS); /* somebody may be running it */
+    reset(false);
+    look();
+    assert_false(a.identity.torn);
+    enqueue(QUEUE_FED, &e, 1);
+    assert_int_equal(a.verdicts[0], QUEUE_ADDED);
 }
 
 /* Of two dispatchers that saw the same loss one resets. */
@@ -853,6 +890,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(enqueue_and_window, fresh),
+        cmocka_unit_test_setup(what_comes_late_is_to_be_checked, fresh),
         cmocka_unit_test_setup(backlog_marks, fresh),
         cmocka_unit_test_setup(closed_while_rebuilding, fresh),
         cmocka_unit_test_setup(claimed_once, fresh),
@@ -865,6 +903,7 @@ int main(void)
         cmocka_unit_test_setup(last_words_name_the_culprit_and_end_the_lease, fresh),
         cmocka_unit_test_setup(striking_off, fresh),
         cmocka_unit_test_setup(one_leads, fresh),
+        cmocka_unit_test_setup(live_records_lost_alone, fresh),
         cmocka_unit_test_setup(identity, fresh),
         cmocka_unit_test_setup(reset_once, fresh),
         cmocka_unit_test_setup(governing, fresh),

@@ -1,13 +1,19 @@
--- Puts jobs that may run now on their streams. Used by gateways (first: a fresh commit) and dispatchers (feed).
--- KEYS: epoch hold live windows backlog backlog_gen
--- ARGV: source ('g' or 'd'), window, announce channel or '', then for each job: id, tenant, stream, attempt, body
+-- Puts jobs that may run now on their streams. Used by gateways ('g': fresh commits) and dispatchers ('f': found by
+-- looking through PostgreSQL, 'd': known to be no gateway's).
+-- KEYS: epoch hold live windows backlog backlog_gen fence
+-- ARGV: source, window, fence, then for each job: id, tenant, stream, attempt, body
 -- Returns one number a job: 1 enqueued, 0 known already, 2 left to the dispatcher (window full, tenant has a
--- backlog, or Redis is being rebuilt).
+-- backlog, or Redis is being rebuilt); and then the fence.
+-- What a dispatcher finds may be on its way here from its gateway too (which was frozen, or cut off), and may have run and
+-- ended when that arrives. So 'f' sets a new fence, and a gateway names the fence that it knew before the commit: with
+-- another one its entries are marked as fed, which executors check in PostgreSQL first.
 -- A gateway's job that must wait marks its tenant's backlog with the lowest id that waits: the feeder starts there.
 -- Each tenant is read once and written once, and so are the live records: calls from Lua are what costs here.
 local source, window = ARGV[1], tonumber(ARGV[2])
+local fence = redis.call('GET', KEYS[7]) or ''
+local mark = source == 'g' and fence == ARGV[3] and 'g' or 'd'
 local epoch = redis.call('GET', KEYS[1])
-local closed = not epoch or redis.call('EXISTS', KEYS[2]) == 1
+local closed = not epoch or redis.call('EXISTS', KEYS[2]) == 1 or redis.call('HGET', KEYS[3], '') ~= epoch
 local tenants, live, out = {}, {}, {}
 
 local function look_up(tenant)
@@ -43,7 +49,7 @@ for i = 4, #ARGV, 5 do
   if known[id] then
     verdict = 0
   elseif may_go(t, stream) then
-    local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', source, 'b', ARGV[i + 4])
+    local entry = redis.call('XADD', stream, '*', 'e', epoch, 's', mark, 'b', ARGV[i + 4])
     known[id] = 'q ' .. attempt .. ' - ' .. stream .. ' ' .. entry .. ' ' .. tenant
     live[#live + 1] = id
     live[#live + 1] = known[id]
@@ -62,6 +68,9 @@ end
 
 if #live > 0 then
   redis.call('HSET', KEYS[3], unpack(live))
+  if source == 'f' then
+    redis.call('SET', KEYS[7], ARGV[3])
+  end
 end
 for tenant, t in pairs(tenants) do
   if t.added > 0 then
@@ -74,4 +83,5 @@ for tenant, t in pairs(tenants) do
     redis.call('HINCRBY', KEYS[6], tenant, t.waiting)
   end
 end
+out[#out + 1] = fence
 return out

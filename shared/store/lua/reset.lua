@@ -12,6 +12,7 @@ for i = 3, #KEYS do
 end
 redis.call('SET', KEYS[#KEYS], '1')
 redis.call('SET', KEYS[#KEYS - 1], ARGV[3])
+redis.call('HSET', KEYS[3], '', ARGV[1]) -- see identity.lua
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
 for i = 5, #KEYS - 2 do
