@@ -5,11 +5,14 @@ import datetime
 import json
 import os
 import pathlib
+import re
 
+from campaign import nonce_read
 from stack import Client, in_threads, until
 
 END_S = 60  # until everything accepted has ended, after the last fault is healed
 LEFT_S = 75  # until no sandbox is left: the reaper comes by once a minute
+BOOT = re.compile(r'"claiming jobs","boot":"([^"]+)"')
 STATES = ("succeeded", "failed", "timed_out", "canceled", "expired", "error")
 # What stays in Redis when no work is there.
 STAYS = ("sp:epoch", "sp:lead", "sp:execs", "sp:x:", "sp:ident", "sp:live", "sp:fence", "sp:gov", "sp:q:")
@@ -63,7 +66,7 @@ class Checks:
 
     def outcomes(self):
         jobs = {j.id[4:]: j for j in self.load.jobs}
-        rows = self.w.rows("select id, status, attempt, convert_from(output, 'UTF8') as output, error_code from results")
+        rows = self.w.rows("select id, status, attempt, convert_from(output, 'UTF8') as output, output_bytes, error_code from results")
         results = {r["id"]: r for r in rows}
         self.o.jobs = len(jobs)
         lost = [i for i in jobs if i not in results]
@@ -80,9 +83,13 @@ class Checks:
 
     def outcome(self, id, job, row):
         state = STATES[row["status"] - 1]
+        if state == "error" and row["error_code"] == "job_sandbox_lost" and any(f.startswith("e2b: ") for f in self.o.faults):
+            return  # lost after its start four times
         if state not in expected(job):
             self.o.say(f"{job.kind} job {id} is {state} ({row['error_code']})", [id])
-        elif state != "canceled" and row["output"] != job.order["output"]:
+        elif state != "canceled" and job.kind == "large" and row["output_bytes"] != job.order["output_bytes"]:
+            self.o.say(f"large job {id} has {row['output_bytes']} bytes of output", [id])
+        elif state != "canceled" and job.kind != "large" and row["output"] != job.order["output"]:
             self.o.say(f"{job.kind} job {id} has another's output: {row['output']!r}", [id])
         if job.kind == "retried" and row["attempt"] < 2:
             self.o.say(f"job {id} asked for a second attempt and had {row['attempt']}", [id])
@@ -107,11 +114,8 @@ class Checks:
             self.o.say(f"{self.o.leaked} sandboxes are left")
         made = {i: d for i, d in self.w.ledger().items() if i not in self.before and d["template"] != BUILT_ON}
 
-        attempts = {attempt_of(d["metadata"]["nonce"]): d for d in made.values()}
-        ran = collections.Counter(attempt_of(d["metadata"]["nonce"]) for d in made.values() if d["programs"] > 0)
-        again = [a for a, n in ran.items() if n > 1]
-        if again:
-            self.o.say(f"{len(again)} attempts ran twice: {again[:3]}", [id for id, _ in again])
+        attempts = {nonce_read(d["metadata"]["nonce"]): d for d in made.values()}
+        self.ran_twice(made)
         self.o.twice = len(made) - len(attempts)  # creates whose answer was lost, and were asked for again
 
         def usage():
@@ -133,6 +137,18 @@ class Checks:
         if len(set(boxes)) != len(boxes) or len(set(keys)) != len(keys):
             self.o.say("an attempt or a sandbox has two usage records")
         return made, [r for r in rows if r["sandbox"] in made]
+
+    def ran_twice(self, made):
+        """An attempt runs once. But who loses Redis and an executor at once knows nothing of what that one ran."""
+        ran = {}
+        for d in made.values():
+            if d["programs"] > 0:
+                ran.setdefault(nonce_read(d["metadata"]["nonce"]), []).append(d["metadata"]["executor_boot"])
+        living = {boot for p in self.w.executors for boot in BOOT.findall(p.text())[-1:]}
+        forgotten = any(f.startswith("redis: ") for f in self.o.faults)
+        again = [a for a, boots in ran.items() if len(boots) > 1 and not (forgotten and set(boots) - living)]
+        if again:
+            self.o.say(f"{len(again)} attempts ran twice: {[(a, ran[a]) for a in again[:3]]}", [id for id, _ in again])
 
     def run_again(self, usage):
         asked = {j.id[4:] for j in self.load.jobs if j.kind == "retried"}
@@ -173,6 +189,14 @@ class Checks:
                 self.o.say(f"batch {id}: {len(wrong)} items ended as they should not: {json.dumps(wrong[0])[:400]}",
                            [wrong[0]["id"][4:]])
             self.o.jobs += len(names)
+
+    def builds(self):
+        client = Client(self.w.gateways[0].port, self.w.key, 30)
+        for name in self.load.builds:
+            try:
+                until(f"{name} is built", lambda n=name: client.call("GET", f"/v1/agents/{n}").json["status"] == "ready", END_S, 0.2)
+            except AssertionError as e:
+                self.o.say(f"{e}: {client.call('GET', f'/v1/agents/{name}').json}")
 
     # ---- nothing is left over ----
 
@@ -221,6 +245,7 @@ class Checks:
         self.o.refused, self.o.broken = self.load.refused, self.load.broken
         self.all_end()
         self.batches()
+        self.builds()
         self.outcomes()
         self.told()
         self.webhooks()
@@ -233,14 +258,6 @@ class Checks:
 
 def moment(text):
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-
-
-def attempt_of(nonce):
-    """Whose sandbox it was: invocation and attempt (shared/store/nonce.h)."""
-    digits = list(nonce)
-    high, low = int(digits[14], 16), int(digits[19], 16)
-    digits[14], digits[19] = "7", "89ab"[low & 3]
-    return "".join(digits), high << 2 | low >> 2
 
 
 def descriptors(world):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 
+from failpoints import table
 from stack import PG_BIN, until
 
 FAULTS = {}
@@ -332,6 +333,34 @@ def postgres_slow(w, rng, hit):
 
 # ---- E2B ----
 
+# What the simulated E2B does to its answers (tests/sim/README.md), to which calls, how likely.
+ANSWERS = [
+    ("429_rate", ["create"], 0.4), ("429_limit", ["create"], 0.4),
+    ("500", ["create", "kill", "list", "start", "upload"], 0.3), ("502", ["create", "kill", "start"], 0.3),
+    ("503", ["create", "kill", "start"], 0.4), ("504", ["create", "kill", "list", "start"], 0.3),
+    ("reset", ["create", "kill", "list", "start", "upload"], 0.3), ("hang", ["create", "kill", "start"], 0.1),
+    ("lost", ["create", "kill"], 0.3), ("mute", ["create", "kill"], 0.1), ("cut", ["create", "start", "list"], 0.2),
+    ("trickle", ["create", "kill"], 0.2), ("bad_json", ["create", "list", "start"], 0.2), ("bad_length", ["start"], 0.15),
+    ("bad_flags", ["start"], 0.15), ("stall", ["start"], 0.1), ("no_end", ["start"], 0.15), ("no_end_stream", ["start"], 0.15),
+    ("vanish", ["start"], 0.15),
+]
+
+
+def e2b_answers(name, on, chance):
+    def run(w, rng, hit):
+        rules = {"seed": rng.randint(1, 1 << 30), "rules": [{"on": on, "fault": name, "p": chance}]}
+        status, _, body = w.sim_call("POST", "/sim/faults", rules)
+        assert status < 300, body
+        yield
+        w.sim_call("POST", "/sim/faults", {})
+        hit()
+    return run
+
+
+for name, on, chance in ANSWERS:
+    fault(f"e2b: {name}")(e2b_answers(name, on, chance))
+
+
 @fault("e2b: frozen")
 def e2b_frozen(w, rng, hit):
     w.sandboxd.signal(signal.SIGSTOP)
@@ -362,6 +391,64 @@ for service in ("redis", "postgres", "e2b"):
     fault(f"network: one daemon cut off {service}")(parted(service, "cut"))
     fault(f"network: one daemon cut off {service} for long", LONG)(parted(service, "cut"))
     fault(f"network: packets lost on the way to {service}")(parted(service, "loss"))
+
+
+# ---- at every step ----
+
+# What must happen besides, that the point is reached at all.
+REACHED_BY = {"dispatcher_bury": "executor: kill -9, restarted", "dispatcher_reap": "executor: kill -9, restarted",
+              "dispatcher_boot": "gateway: kill -9, restarted", "dispatcher_re": "redis: FLUSHALL",
+              "executor_back": "executor: SIGTERM, restarted", "executor_leave": "executor: SIGTERM, restarted",
+              "executor_handed": "executor: SIGTERM, restarted"}
+
+
+def at_point(name):
+    kind = name.split("_")[0]
+
+    def run(w, rng, hit):
+        kinds = list(w.kinds()) if kind == "commit" else [kind]
+        action = rng.choices(("kill", "abort", "stop", "sleep"), (5, 2, 2, 2))[0]
+        files = [w.points[p.name] for k in kinds for p in w.kinds()[k]]
+        for f in files:
+            f.arm(name, action, skip=rng.choice((0, 0, 1, 5)), argument=rng.randint(100, 1500))
+        yield
+        hit()
+        for f in files:
+            f.disarm(name)
+        for k in kinds:
+            for p in w.kinds()[k]:
+                if p.alive():
+                    p.signal(signal.SIGCONT)
+                else:
+                    p.start()
+    return run
+
+
+for name in table():
+    fault(f"fail-point: {name}", (1.5, 2.5))(at_point(name))
+
+
+def companion(name):
+    """The fault that a fail-point needs beside it, or None."""
+    point = name.removeprefix("fail-point: ")
+    ways = [way for start, way in REACHED_BY.items() if point.startswith(start)]
+    return ways[0] if point != name and ways and "retr" not in point else None
+
+
+# ---- clocks ----
+
+def stepped(seconds):
+    def run(w, rng, hit):
+        victim = rng.choice([p for daemons in w.kinds().values() for p in daemons])
+        w.points[victim.name].clock(seconds)
+        yield
+        w.points[victim.name].clock(0)
+        hit()
+    return run
+
+
+fault("clock: a daemon's an hour ahead", (1.5, 3.0))(stepped(3600))
+fault("clock: a daemon's an hour behind", (1.5, 3.0))(stepped(-3600))
 
 
 # ---- the machine ----

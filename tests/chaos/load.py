@@ -8,11 +8,12 @@ import random
 import threading
 import time
 
-from stack import Client
+from stack import Client, archive
 
 CALLERS, BATCH_ITEMS = 16, 120
 CALL_S = 2.5  # a caller's patience for one call
-KINDS = (("plain", 40), ("wait", 20), ("keyed", 12), ("hooked", 12), ("fails", 5), ("retried", 4), ("canceled", 7))
+KINDS = (("plain", 40), ("wait", 20), ("keyed", 12), ("hooked", 12), ("fails", 5), ("retried", 4), ("canceled", 7),
+         ("large", 3))
 
 
 class Job:
@@ -29,7 +30,8 @@ class Load:
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.refused, self.broken = 0, 0  # answers that were no 2xx; calls without an answer
         self.threads = [threading.Thread(target=self.caller, args=(n,)) for n in range(CALLERS)]
-        self.threads.append(threading.Thread(target=self.batch))
+        self.threads += [threading.Thread(target=self.batch), threading.Thread(target=self.build)]
+        self.builds = []  # agents that were deployed
 
     def start(self):
         for t in self.threads:
@@ -80,8 +82,10 @@ class Load:
         order = {"run_ms": run_ms or int(rng.choice((rng.uniform(5, 150), rng.uniform(5, 150), rng.uniform(200, 1500)))),
                  "output": f"out of {name}"}
         order.update(fields.pop("order", {}))
+        order = {k: v for k, v in order.items() if v is not None}
         at = time.time()
-        body = {"agent": self.world.agent, "prompt": json.dumps({"sim": order}), "metadata": {"name": name}, **fields}
+        prompt = fields.pop("words", "") + json.dumps({"sim": order})
+        body = {"agent": self.world.agent, "prompt": prompt, "metadata": {"name": name}, **fields}
         answer = self.call(rng, "POST", "/v1/invocations", body, headers)
         if answer is None or answer.status >= 300:
             return None
@@ -96,6 +100,9 @@ class Load:
 
     def fails(self, rng, name):
         self.submit(rng, "fails", name, order={"exit_code": 3})
+
+    def large(self, rng, name):
+        self.submit(rng, "large", name, order={"output_bytes": 300_000, "output": None}, words="x" * 100_000)
 
     def retried(self, rng, name):
         self.submit(rng, "retried", name, order={"exit_code": 4}, run_ms=20, retry={"max_attempts": 2, "on": ["failed"]})
@@ -130,12 +137,29 @@ class Load:
         if job is None:
             return
         self.stopping.wait(rng.uniform(0, 0.4))
+        answers = []
         for _ in range(4):
-            answer = self.call(rng, "POST", f"/v1/invocations/{job.id}/cancel")
-            if answer is not None and answer.status < 300:
+            answers.append(self.call(rng, "POST", f"/v1/invocations/{job.id}/cancel"))
+            if answers[-1] is not None and answers[-1].status < 300:
                 return
             time.sleep(0.2)
-        job.kind = "plain"  # nobody accepted the cancel
+        if None not in answers:
+            job.kind = "plain"  # refused each time: nothing is to come of it
+
+    # ---- a deploy ----
+
+    def build(self):
+        rng = random.Random(f"{self.seed}.build")
+        self.stopping.wait(rng.uniform(0, 1))
+        name = f"built-{self.seed}"
+        body = archive({"agent.json": '{"runtime": "command", "entry": "cat", "install": "true"}', "seed": str(self.seed)})
+        for _ in range(20):
+            answer = self.call(rng, "POST", f"/v1/agents?name={name}", body, {"Content-Type": "application/gzip"})
+            if answer is not None and answer.status < 300:
+                self.builds.append(name)
+                return
+            if self.stopping.wait(0.3):
+                return
 
     # ---- a batch ----
 

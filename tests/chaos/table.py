@@ -14,7 +14,8 @@ def table(rows):
     """Seeds with several faults count for their first; recovery is told of those with one only."""
     groups = {}
     for r in rows:
-        groups.setdefault(r["faults"][0], []).append(r)
+        name = r["faults"][0]
+        groups.setdefault("fail-points" if name.startswith("fail-point: ") else name, []).append(r)
     head = ("fault", "seeds", "jobs", "lost", "doubled", "leaked", "run again", "p50 s", "p99 s", "max s")
     lines = [head]
     for name, group in groups.items():

@@ -16,6 +16,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 
+from failpoints import Failpoints  # noqa: E402
 from sim_stack import SimStack  # noqa: E402
 from stack import BIN, Client, PG_BIN, Process, free_port, until  # noqa: E402
 from webhook_receiver import OPEN, Receiver  # noqa: E402
@@ -44,6 +45,7 @@ class World(SimStack):
                          **{**QUICK, **(env or {})})
         self.sim["ledger"] = self.dir / "ledger"
         self.pg_port, self.redis_port = free_port(), free_port()
+        self.points = {}  # daemon name: its fail-points and its clock
         self.numbers = {}  # daemon name: its N in 127.N.x.1
         self.receiver = None
         self.calm = None  # descriptors by daemon after the first seed: connections that are kept are open then
@@ -116,7 +118,10 @@ class World(SimStack):
         return super().cli(*argv, env={**self.links("cli"), **(env or {})}, **kw)
 
     def _daemon(self, kind, env=None, n=0):
-        return super()._daemon(kind, {**self.links(f"{kind}-{n}"), **(env or {})}, n)
+        name = f"{kind}-{n}"
+        if name not in self.points:
+            self.points[name] = Failpoints(self.dir / f"{name}.points")
+        return super()._daemon(kind, {**self.links(name), **self.points[name].env, **(env or {})}, n)
 
     def kinds(self):
         return {"gateway": self.gateways, "executor": self.executors, "dispatcher": self.dispatchers}
@@ -135,10 +140,12 @@ class World(SimStack):
             self.add_dispatcher()
         for _ in range(GATEWAYS):
             self.add_gateway()
-        for _ in range(EXECUTORS):
-            self.add_executor()
+        for n in range(EXECUTORS):
+            self.add_executor(**({"SANDPIPER_EXECUTOR_DRAIN": "200ms"} if n == EXECUTORS - 1 else {}))
         self.client.deploy(self.agent, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
         self.receiver = Receiver()
+        a = self.client.call("POST", "/v1/schedules", {"name": "each-minute", "cron": "* * * * *", "agent": self.agent, "prompt": "tick"})
+        assert a.status == 201, a.body
         return self
 
     def revive(self):
