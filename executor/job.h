@@ -49,6 +49,8 @@ struct job {
     struct tail *tail; /* the mirror's; NULL: nobody watches */
 
     /* How it ended, filled on the way. */
+    bool cut_off;  /* its stream broke and was not taken up again yet */
+    bool overdue;  /* its limit passed meanwhile */
     bool canceled; /* the caller wants it stopped */
     bool fenced;   /* somebody else owns the invocation now: report usage only */
     bool leaving;  /* this process stops: handed back as soon as may be */

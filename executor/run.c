@@ -27,6 +27,8 @@ enum {
     TTL_SLACK_MS = 60000,         /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
     PROMPT_ARG_BYTES = 64 * 1024, /* rides in Start; a larger one is uploaded */
     SCRIPT_BYTES = 2048,
+    CUT_OFF_MS = 60000, /* beyond the time in which the provider gives a lost stream up */
+    RESUMED_MS = 1000,  /* for an end that was kept */
 };
 
 static void enter_version(void *self);
@@ -475,10 +477,19 @@ static void on_stderr(void *arg, struct str piece)
     mirror_moved(j);
 }
 
-static void on_gap(void *arg)
+static void on_break(void *arg)
 {
     struct job *j = arg;
+    j->cut_off = true;
+}
+
+static void on_resume(void *arg)
+{
+    struct job *j = arg;
+    j->cut_off = false;
     j->out.gap = j->err.gap = true;
+    if (j->overdue)
+        flow_extend(&j->flow, RESUMED_MS);
 }
 
 static void end_exit(struct job *j, const struct sandbox_exit *e)
@@ -551,7 +562,8 @@ static void enter_start(void *self)
     const struct sandbox_process_events events = {.on_start = on_start,
                                                   .on_stdout = on_stdout,
                                                   .on_stderr = on_stderr,
-                                                  .on_gap = on_gap,
+                                                  .on_break = on_break,
+                                                  .on_resume = on_resume,
                                                   .on_end = on_end,
                                                   .arg = j};
     if (!arg || prompt != NULL)
@@ -569,14 +581,25 @@ static void enter_start(void *self)
 static void enter_run(void *self)
 {
     struct job *j = self;
-    flow_extend(&j->flow, j->entry.timeout_ms - mono_ms_between(j->began_at, loop_now(j->x->loop)));
+    int64_t left_ms = j->entry.timeout_ms - mono_ms_between(j->began_at, loop_now(j->x->loop));
+    flow_extend(&j->flow, left_ms > 0 ? left_ms : 1);
 }
 
+/* Cut off from the program nobody can say whether it has ended by now: the provider keeps its end for a
+ * while, and tells within CUT_OFF_MS what it can. */
 static void late_run(void *self)
 {
     struct job *j = self;
-    if (!end_fenced(j))
+    if (end_fenced(j))
+        return;
+    if (!j->cut_off) {
         end_timed_out(j);
+    } else if (!j->overdue) {
+        j->overdue = true;
+        flow_extend(&j->flow, CUT_OFF_MS);
+    } else {
+        end_ours(j, ERR_JOB_SANDBOX_LOST, "the way to the sandbox was lost");
+    }
 }
 
 /* ---- beginning ---- */

@@ -276,6 +276,9 @@ static void stream_broke(struct process *p, const struct err *why)
         p->broken = *why;
         p->r.tries = 0;
         p->breaks++;
+        p->state = PROCESS_PROBING;
+        if (p->events.on_break != NULL)
+            p->events.on_break(p->events.arg);
     }
     if (was_running && p->breaks <= MAX_BREAKS)
         ask_health(&p->r);
@@ -347,8 +350,8 @@ static void on_started(struct process *p, int64_t pid)
     if (p->state == PROCESS_STARTING || p->state == PROCESS_ATTACHING)
         p->state = PROCESS_RUNNING;
     if (!first) {
-        if (p->events.on_gap != NULL)
-            p->events.on_gap(p->events.arg);
+        if (p->events.on_resume != NULL)
+            p->events.on_resume(p->events.arg);
         return;
     }
     p->pid = pid;

@@ -96,9 +96,11 @@ struct sandbox_process_events {
     void (*on_start)(void *arg, int64_t pid);
     void (*on_stdout)(void *arg, struct str piece);
     void (*on_stderr)(void *arg, struct str piece);
-    /* The stream broke and was taken up again: of what the program wrote meanwhile, some may be missing.
-     * May be NULL. */
-    void (*on_gap)(void *arg);
+    /* The stream broke: until on_resume or on_end nobody knows how the program goes. Both may be NULL. */
+    void (*on_break)(void *arg);
+    /* It was taken up again: of what the program wrote meanwhile, some may be missing. Its end may follow at
+     * once. */
+    void (*on_resume)(void *arg);
     /* exit set: the program ended so. Otherwise failure: it never started (before on_start), or the stream
      * was lost and could not be re-attached (sandbox_gone: the sandbox is known dead), or kill_after_ms
      * passed (ERR_TIMEOUT). */
