@@ -5,6 +5,7 @@ again, a sandbox lost after it at most three times; no sandbox is left; and each
 has its attempt's one usage record."""
 
 import json
+import time
 import uuid
 
 import pytest
@@ -196,6 +197,25 @@ def test_a_stream_that_says_nothing_is_left_in_time(stack, fault):
     """Healed, it goes on; the program's limit counts all the same."""
     records = go_through(stack, "start", fault, jobs=60, **({"for_ms": 2000} if fault == "stall" else {"rate": 400}))
     all_succeeded(records, gaps=fault == "stall")
+
+
+@pytest.mark.parametrize("goes, ends_as", [
+    ({"run_ms": 800, "exit_code": 3}, {"status": "failed", "exit_code": 3, "error": None}),
+    ({"run_ms": 60_000, "pieces": 600, "output_bytes": 60_000}, {"status": "timed_out", "exit_code": None}),
+], ids=["ended", "too long"])
+def test_a_limit_that_passes_while_nobody_can_look(stack, goes, ends_as):
+    """Whether the program had ended by then is asked when there is a way again, and nothing is filed until then."""
+    stack.faults({"on": "start", "fault": "cut", "bytes": 60}, {"on": ["health", "connect"], "fault": "reset"})
+    id = stack.client.submit(AGENT, order(0, **goes), timeout_s=2).json["id"]
+    until("it runs", lambda: stack.client.get(id)["status"] == "running")
+    begin = time.monotonic()
+    until("its limit has passed", lambda: time.monotonic() - begin > 3.5)
+    r = stack.client.get(id)
+    assert r["finished_at"] is None, (r["status"], r["exit_code"], r["error"], r["attempts"])
+    stack.heal()
+    r = stack.client.end(id)
+    assert {k: r[k] for k in ends_as} == ends_as and r["attempt"] == 1, (r["status"], r["exit_code"], r["error"], r["attempt"])
+    stack.quiet()
 
 
 # ---- sandboxes that go under a running program ----
