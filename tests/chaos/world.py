@@ -40,11 +40,13 @@ QUICK = {
 
 
 class World(SimStack):
-    def __init__(self, env=None):
+    def __init__(self, env=None, hasty=True, disk=PG_DISK):
+        """hasty: one of the executors hands back what it runs when it is told to stop. disk: of PostgreSQL; None: the machine's."""
         super().__init__(sim={"create": "2..20ms", "start": "1..5ms", "run": "10..200ms", "kill": "1..5ms"},
                          **{**QUICK, **(env or {})})
         self.sim["ledger"] = self.dir / "ledger"
         self.pg_port, self.redis_port = free_port(), free_port()
+        self.hasty, self.disk = hasty, disk
         self.points = {}  # daemon name: its fail-points and its clock
         self.numbers = {}  # daemon name: its N in 127.N.x.1
         self.receiver = None
@@ -57,7 +59,8 @@ class World(SimStack):
         run.mkdir(exist_ok=True)
         if not data.exists():
             data.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PG_DISK},mode=0700", "chaos", str(data)], check=True)
+            if self.disk:
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self.disk},mode=0700", "chaos", str(data)], check=True)
             (data / "pg").mkdir()
             for d in (data, data / "pg", run):
                 shutil.chown(d, "nobody", "nogroup")
@@ -141,7 +144,7 @@ class World(SimStack):
         for _ in range(GATEWAYS):
             self.add_gateway()
         for n in range(EXECUTORS):
-            self.add_executor(**({"SANDPIPER_EXECUTOR_DRAIN": "200ms"} if n == EXECUTORS - 1 else {}))
+            self.add_executor(**({"SANDPIPER_EXECUTOR_DRAIN": "200ms"} if self.hasty and n == EXECUTORS - 1 else {}))
         self.client.deploy(self.agent, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
         self.receiver = Receiver()
         a = self.client.call("POST", "/v1/schedules", {"name": "each-minute", "cron": "* * * * *", "agent": self.agent, "prompt": "tick"})
