@@ -37,6 +37,18 @@ def resident(process):
     raise RuntimeError("no VmRSS")
 
 
+def settled(process):
+    """Bytes, once they have stayed the same for a second: what idles has idled."""
+    seen = []
+
+    def steady():
+        seen.append(resident(process))
+        return len(seen) > 4 and max(seen[-5:]) - min(seen[-5:]) < 65536
+
+    until("the gateway's memory stays as it is", steady, 20, 0.25)
+    return seen[-1]
+
+
 def submit_all(stack, n):
     """Jobs that end from BEFORE_S from now on, one after the other. By another gateway than the one that is measured."""
     began, r = time.monotonic(), random.Random(3)
@@ -96,8 +108,7 @@ def streams_alone(stack, streaming):
     before = resident(gateway)
     with callers(gateway.port, stack.key) as p:
         connect(p, "stream", streaming)
-        time.sleep(2)  # what idles has idled
-        each = (resident(gateway) - before) / len(streaming)
+        each = (settled(gateway) - before) / len(streaming)
     stack.end(gateway)
     return each
 
@@ -111,11 +122,9 @@ def measure(stack, figures):
     with callers(gateway.port, stack.key) as p:
         before = resident(gateway)
         connect(p, "wait", waiting)
-        time.sleep(2)
-        memory.append((resident(gateway) - before) / WAITING)
+        memory.append((settled(gateway) - before) / WAITING)
         open_now = connect(p, "stream", streaming)
-        time.sleep(2)
-        memory.append((resident(gateway) - before) / len(ids))
+        memory.append((settled(gateway) - before) / len(ids))
         if open_now != WAITING + STREAMING:
             raise RuntimeError(f"{open_now} callers are there, not {WAITING + STREAMING}")
         left = BEFORE_S - (time.monotonic() - began)
