@@ -465,6 +465,22 @@ def no_descriptors(w, rng, hit):
     hit()
 
 
+@fault("machine: a daemon without memory")
+def no_memory(w, rng, hit):
+    victim = rng.choice([p for daemons in w.kinds().values() for p in daemons])
+    size = int(pathlib.Path(f"/proc/{victim.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    if size > 1 << 40:  # AddressSanitizer's shadow: its allocator ends the program at a limit, which is another fault's business
+        victim.kill()
+    else:
+        resource.prlimit(victim.pid, resource.RLIMIT_AS, (size + rng.choice((0, 1 << 20, 8 << 20)), resource.RLIM_INFINITY))
+    yield
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(victim.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if not victim.alive():
+        victim.start()
+    hit()
+
+
 class Play:
     """Faults at their moments: made by a seed, played in a thread's time, healed at the end whatever happens."""
 
