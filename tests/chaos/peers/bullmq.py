@@ -8,6 +8,7 @@ lost      those that had not ended when the fault came, or came later, and whose
 not_run   those of them that were never finished by any worker either
 forgotten those that had ended before, and whose result nobody can get any more
 doubled   finished by workers twice or more
+rerun     started by workers twice or more
 recovery  of each job that was accepted and unfinished when the fault came, and was started after it: from the fault to
           that start
 """
@@ -106,7 +107,8 @@ class Cell:
         gone = [x["n"] for x in accepted if told.get(x["n"]) != ("completed", x["n"])]
         lost = [n for n in gone if not any(t <= at for t in done.get(n, ()))]
         return {"jobs": len(accepted), "lost": len(lost), "not_run": sum(n not in done for n in lost),
-                "forgotten": len(gone) - len(lost), "doubled": sum(len(times) > 1 for times in done.values()), "recovery_ms": sorted(recovery)}
+                "forgotten": len(gone) - len(lost), "doubled": sum(len(times) > 1 for times in done.values()),
+                "rerun": sum(len(times) > 1 for times in starts.values()), "recovery_ms": sorted(recovery)}
 
     def check(self, accepted):
         p = self.node("check", stdin=subprocess.PIPE)
