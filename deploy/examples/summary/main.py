@@ -43,7 +43,7 @@ def scores(found):
     frequency = collections.Counter(term for sentence in found for term in set(terms(sentence)))
     for i, sentence in enumerate(found):
         words = terms(sentence)
-        weight = sum(math.log1p(frequency[w]) for w in set(words)) / (len(words) + 4)
+        weight = math.fsum(math.log1p(frequency[w]) for w in set(words)) / (len(words) + 4)  # exact: in any order the same
         yield weight * (1.2 if i < 3 else 1.0), i
 
 
