@@ -1,5 +1,5 @@
 """Real documents through the embedded sandbox host, as a batch, with an executor, a dispatcher and a gateway killed on the
-way: each item's answer is, byte for byte, what the same program says on this machine. SP_DOCUMENTS sets how many (200).
+way: each item's answer is, byte for byte, what the same program says on this machine. SP_DOCUMENTS sets how many (100).
 
 Not every document has an answer: the program says so, and ends with 1. That is the program's, so the item is `failed`; which
 ones these are is known beforehand, and no others may fail."""
@@ -18,7 +18,7 @@ import pytest
 from stack import Client, Stack, in_threads, until
 
 SUMMARY = pathlib.Path(__file__).resolve().parents[2] / "deploy/examples/summary"
-COUNT = int(os.environ.get("SP_DOCUMENTS", "200"))
+COUNT = int(os.environ.get("SP_DOCUMENTS", "100"))
 PLACES = ("/usr/share/doc", "/usr/share/common-licenses", "/usr/share/perl", "/usr/lib/python3", "/usr/lib/python3.11", "/usr/share")
 KINDS = (".txt", ".md", ".rst", ".html", ".py", ".pod", ".tex")
 
