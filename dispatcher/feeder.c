@@ -358,9 +358,10 @@ static void on_withdrawn(void *arg, enum queue_cancel what, const struct err *er
     struct doubt *x = arg;
     bool nobodys = err == NULL && (what == QUEUE_CANCEL_ABSENT || what == QUEUE_CANCEL_REMOVED);
     if (nobodys && x->canceling)
-        verdict_result(x->d->verdicts, &x->job, INV_CANCELED, ERR_NONE, NULL, NULL);
+        verdict_result(x->d->verdicts, &x->job, (struct uuid){0}, INV_CANCELED, ERR_NONE, NULL, NULL);
     else if (nobodys)
-        verdict_result(x->d->verdicts, &x->job, INV_EXPIRED, ERR_JOB_QUEUE_TIMEOUT, NULL, NULL);
+        verdict_result(x->d->verdicts, &x->job, (struct uuid){0}, INV_EXPIRED, ERR_JOB_QUEUE_TIMEOUT, NULL,
+                       NULL);
     free(x);
 }
 

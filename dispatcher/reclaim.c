@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "lead.h"
 #include "reaper.h"
+#include "store/agents.h"
 #include "store/queue_will.h"
 #include "store/sweep.h"
 #include "verdicts.h"
@@ -187,11 +188,11 @@ static void bury_job(struct burial *b, const struct queue_live *live, const stru
         requeue(l,
                 row->job.attempt > live->attempt && row->not_before.us <= wall_now().us && !row->canceling);
     else if (row->canceling)
-        verdict_result(v, &row->job, INV_CANCELED, ERR_NONE, on_ended, l);
+        verdict_result(v, &row->job, b->boot, INV_CANCELED, ERR_NONE, on_ended, l);
     else if (guilty && row->crashes + 1 >= INV_MAX_BLAMES)
-        verdict_result(v, &row->job, INV_ERROR, ERR_JOB_POISON, on_ended, l);
+        verdict_result(v, &row->job, b->boot, INV_ERROR, ERR_JOB_POISON, on_ended, l);
     else if (row->job.reruns + row->job.blames >= INV_MAX_ATTEMPTS)
-        verdict_result(v, &row->job, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
+        verdict_result(v, &row->job, b->boot, INV_ERROR, ERR_JOB_SANDBOX_LOST, on_ended, l);
     else {
         l->again.blames = (int16_t)(row->job.blames + 1);
         verdict_retry(v, &row->job, b->boot, guilty ? SWEEP_CRASHED : "executor_lost", row->job.reruns,
@@ -210,12 +211,8 @@ static const struct queue_live *live_of(const struct burial *b, struct uuid id)
 static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const struct err *err)
 {
     struct burial *b = arg;
-    if (err != NULL) {
-        burial_end(b, false); /* the executor is still on the register: the next pass begins again */
-        return;
-    }
-    b->outstanding++; /* holds the page open while its jobs are dealt with */
-    for (size_t i = 0; i < n; i++) {
+    b->failed = b->failed || err != NULL; /* it stays on the register: the next pass begins again */
+    for (size_t i = 0; err == NULL && i < n; i++) {
         const struct queue_live *live = live_of(b, rows[i].job.id);
         if (live != NULL)
             bury_job(b, live, &rows[i]);
@@ -224,15 +221,62 @@ static void on_rows(void *arg, const struct sweep_row *rows, size_t n, const str
     page_done(b);
 }
 
+static void drop_build(struct burial *b, const struct lease *lease)
+{
+    const struct queue_requeue_item item = {.lease = *lease};
+    queue_requeue(b->r->d->queue, &b->boot, &item, 1, NULL, NULL);
+}
+
+/* The build that the executor crashed on. */
+struct guilty_build {
+    struct burial *b;
+    struct lease lease;
+};
+
+static void on_build_ended(void *arg, const struct err *err)
+{
+    struct guilty_build *g = arg;
+    struct burial *b = g->b;
+    if (err != NULL)
+        b->failed = true; /* its lease stays, and is found by the next burial */
+    else
+        drop_build(b, &g->lease);
+    free(g);
+    b->outstanding--;
+    page_done(b);
+}
+
+/* Once is enough: nobody counts a build's crashes, and whoever deploys can do so again. */
+static void end_build(struct burial *b, const struct lease *lease)
+{
+    const struct agent_built built = {.id = lease->id,
+                                      .error = ERR_JOB_POISON,
+                                      .error_message =
+                                          STR("an executor crashed over this build; deploy again")};
+    struct guilty_build *g = malloc(sizeof *g);
+    INVARIANT(g != NULL); /* one a burial */
+    *g = (struct guilty_build){.b = b, .lease = *lease};
+    b->outstanding++;
+    if (agent_build_finish(b->r->d->pg, &built, DB_MS, on_build_ended, g, NULL) == 0)
+        return;
+    b->outstanding--;
+    b->failed = true;
+    free(g);
+}
+
 /* Builds have no row among invocations: their version still says `building`, so the audit queues them again.
  */
 static void drop_builds(struct burial *b)
 {
-    for (size_t i = 0; i < b->n; i++)
-        if (strcmp(b->live[i].lease.stream, queue_build_stream) == 0) {
-            const struct queue_requeue_item item = {.lease = b->live[i].lease};
-            queue_requeue(b->r->d->queue, &b->boot, &item, 1, NULL, NULL);
-        }
+    for (size_t i = 0; i < b->n; i++) {
+        const struct lease *lease = &b->live[i].lease;
+        if (strcmp(lease->stream, queue_build_stream) != 0)
+            continue;
+        if (uuid_eq(lease->id, b->culprit))
+            end_build(b, lease);
+        else
+            drop_build(b, lease);
+    }
 }
 
 static void on_scanned(void *arg, struct str next, const struct uuid *ids, const struct queue_live *items,
@@ -255,11 +299,13 @@ static void on_scanned(void *arg, struct str next, const struct uuid *ids, const
             mine[b->n] = items[i].lease.id;
             b->live[b->n++] = items[i];
         }
+    b->outstanding++; /* holds the page open while its jobs are dealt with */
     drop_builds(b);
-    if (b->n == 0)
-        page_done(b);
-    else if (sweep_ids(b->r->d->pg, mine, b->n, DB_MS, on_rows, b) != 0)
-        burial_end(b, false);
+    if (b->n > 0 && sweep_ids(b->r->d->pg, mine, b->n, DB_MS, on_rows, b) == 0)
+        return;
+    b->failed = b->failed || b->n > 0;
+    b->outstanding--;
+    page_done(b);
 }
 
 static void scan(struct burial *b)

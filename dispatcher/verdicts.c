@@ -92,12 +92,13 @@ static void put(struct verdicts *vs, struct verdict *v, verdict_fn *fn, void *ar
         fn(arg, false, &err);
 }
 
-void verdict_result(struct verdicts *vs, const struct entry *job, enum inv_state state, enum err_code code,
-                    verdict_fn *fn, void *arg)
+void verdict_result(struct verdicts *vs, const struct entry *job, struct uuid executor, enum inv_state state,
+                    enum err_code code, verdict_fn *fn, void *arg)
 {
     struct verdict *v = begin(vs, job, fn, arg);
     if (v != NULL) {
         v->outcome.what = OUTCOME_RESULT;
+        v->outcome.executor = executor;
         v->outcome.state = state;
         v->outcome.error = code;
         v->outcome.error_message = str_of(code != ERR_NONE ? err_public_text(code) : NULL);

@@ -13,9 +13,9 @@ void verdicts_free(struct verdicts **v);
 /* won: it is on record as given. From the loop; fn may be NULL. */
 typedef void verdict_fn(void *arg, bool won, const struct err *err);
 
-/* Settles the job's current attempt and tells the callers. */
-void verdict_result(struct verdicts *v, const struct entry *job, enum inv_state state, enum err_code code,
-                    verdict_fn *fn, void *arg);
+/* Settles the job's current attempt, which executor had (zero: nobody), and tells the callers. */
+void verdict_result(struct verdicts *v, const struct entry *job, struct uuid executor, enum inv_state state,
+                    enum err_code code, verdict_fn *fn, void *arg);
 /* Allocates the attempt after the job's current one, which executor had. */
 void verdict_retry(struct verdicts *v, const struct entry *job, struct uuid executor, const char *reason,
                    int reruns, int blames, wall_t not_before, verdict_fn *fn, void *arg);

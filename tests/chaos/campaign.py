@@ -134,6 +134,13 @@ class Lane:
         files = archive({"agent.json": '{"runtime": "command", "entry": "cat", "install": "true"}'})
         self.call("POST", f"/v1/agents?name={name}", files, {"Content-Type": "application/gzip"})
 
+    def build_of(self, name):
+        return self.call("GET", f"/v1/agents/{name}").json["latest_build"]
+
+    def is_stopped(self, process):
+        with open(f"/proc/{process.pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "T"
+
     def cancel(self, id):
         a = self.call("POST", f"/v1/invocations/{id}/cancel")
         assert a is None or a.status in (200, 202), (a.status, a.body)

@@ -41,12 +41,55 @@ def test_three_crashes_make_poison_of_one_job_among_200(lane, where):
     l.jobs(200, plan={"run_ms": 3000})
     r = l.stack.client.end(guilty, 30)
     assert (r["status"], r["error"]["code"]) == ("error", "poison")
+    assert [a["outcome"] for a in r["attempts"]] == ["executor_crashed", "executor_crashed", "error"]
     l.quiet()
     l.check()  # the 200 have succeeded
     assert lost(l, "executor_crashed") == lost(l, "executor_crashed", guilty) == 2, "the third ends it; nobody else is blamed"
     assert lost(l, "executor_lost") > 0, "it crashed all alone: that shows nothing"
     assert lost(l, "executor_lost", guilty) == 0
     assert l.deaths.count(-signal.SIGABRT) == 3, f"the exit status tells: {l.deaths}"
+
+
+def test_a_build_that_crashes_an_executor_ends_and_the_next_one_is_built(lane):
+    l = lane()
+    l.files["executor"].arm("executor_build_upload", "abort")
+    l.deploy("fragile")
+    build = until("its build ends", lambda: (b := l.build_of("fragile"))["status"] != "building" and b, 20)
+    assert (build["status"], build["error"]["code"]) == ("failed", "poison"), build
+    l.deploy("fragile")
+    until("the next one is ready", lambda: l.build_of("fragile")["status"] == "ready", 20)
+    l.quiet()
+    l.check()
+
+
+@pytest.mark.parametrize("where", ["executor_created", "executor_ended", "executor_settling", "executor_settled", "commit_sent"])
+def test_an_executor_that_freezes_at_a_step_finds_itself_fenced(lane, where):
+    """Its jobs are run by another; when it wakes it reports usage alone, and no outcome changes."""
+    l = lane()
+    l.files["executor"].arm(where, "stop")
+    ids = l.jobs(8, plan={"run_ms": 300})
+    l.gone("executor", where)
+    frozen = until("one is frozen", lambda: [p for p in l.stack.executors if l.is_stopped(p)], 5)[0]
+    before = {id: l.stack.client.end(id, 30) for id in ids}
+    frozen.signal(signal.SIGCONT)
+    l.quiet()
+    l.check()
+    for id in ids:
+        now = l.stack.client.get(id)
+        assert {k: now[k] for k in ("status", "finished_at", "output")} == {k: before[id][k] for k in ("status", "finished_at", "output")}
+
+
+def test_a_loop_that_is_blocked_for_a_while_loses_nothing(lane):
+    """Shorter and longer than a lease."""
+    l = lane()
+    for ms in (700, 3500):
+        for daemon, where in (("executor", "executor_ended"), ("gateway", "gateway_committed"), ("dispatcher", "dispatcher_fed")):
+            l.files[daemon].arm(where, "sleep", argument=ms)
+        l.jobs(40)
+        l.gone("executor", "executor_ended")
+        l.gone("gateway", "gateway_committed")
+        l.quiet()
+    l.check()
 
 
 def test_a_crash_over_nobodys_job_blames_nobody(lane):
