@@ -78,7 +78,13 @@ def rolled(kind):
         victim.signal(signal.SIGTERM)
         hit()
         yield
-        until(f"{victim.name} has stopped", lambda: not victim.alive(), 30)
+
+        def gone():
+            if victim.alive():
+                send([victim.pid], signal.SIGCONT)  # a fail-point beside this may have frozen it
+            return not victim.alive()
+
+        until(f"{victim.name} has stopped", gone, 30, 0.1)
         victim.start()
     return run
 
