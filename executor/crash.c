@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "base/culprit.h"
@@ -56,7 +55,6 @@ static void speak(void)
 static void on_crash(int signum)
 {
     speak();
-    prctl(PR_SET_DUMPABLE, 0); /* no core: it would hold secrets */
     for (int i = 0; i < SIGNALS; i++)
         if (signals[i] == signum)
             sigaction(signum, &last.before[i], NULL);
