@@ -60,6 +60,11 @@ static void write_agent(struct json_writer *w, const struct agent_record *a)
         jw_int(w, a->serving);
     else
         jw_null(w);
+    jw_key(w, "rolled_back_from");
+    if (a->rolled_back_from > 0)
+        jw_int(w, a->rolled_back_from);
+    else
+        jw_null(w);
     jw_key(w, "latest_build");
     write_build(w, &a->latest);
     jw_ktime(w, "created_at", a->created_at);

@@ -15,6 +15,7 @@
 #include "invocations.h"
 #include "ratelimit.h"
 #include "schedules.h"
+#include "versions.h"
 #include "webhooks.h"
 
 static const struct operation_handler handlers[] = {
@@ -34,6 +35,8 @@ static const struct operation_handler handlers[] = {
     {"deployAgent", agent_deploy_call},
     {"listAgents", agents_list},
     {"getAgent", agent_show},
+    {"listVersions", versions_list},
+    {"rollbackAgent", agent_rollback},
     {"createSchedule", schedule_create},
     {"listSchedules", schedules_list},
     {"getSchedule", schedule_show},

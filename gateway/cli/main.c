@@ -21,6 +21,8 @@ static const struct command commands[] = {
     {"batch", command_batch, "batch submit|status|results|cancel|ls: many invocations, submitted together"},
     {"ls", command_ls, "list invocations"},
     {"agents", command_agents, "list the agents"},
+    {"versions", command_versions, "versions NAME: list the versions of an agent"},
+    {"rollback", command_rollback, "rollback NAME [VERSION]: make another version of an agent serve"},
     {"get", command_get, "get ID: show an invocation"},
     {"logs", command_logs, "logs ID: print what an invocation wrote to stderr"},
     {"cancel", command_cancel, "cancel ID: stop an invocation"},

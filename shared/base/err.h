@@ -37,9 +37,15 @@ enum err_retry {
     X(ERR_FORBIDDEN, "forbidden", 403, RETRY_NEVER, "The API key does not allow this.")                      \
     X(ERR_NOT_FOUND, "not_found", 404, RETRY_NEVER, "There is no such resource.")                            \
     X(ERR_AGENT_NOT_FOUND, "agent_not_found", 404, RETRY_NEVER, "There is no agent of that name.")           \
+    X(ERR_VERSION_NOT_FOUND, "version_not_found", 404, RETRY_NEVER,                                          \
+      "The agent has no version of that number; /v1/agents/{name}/versions lists them.")                     \
     X(ERR_METHOD, "method_not_allowed", 405, RETRY_NEVER, "The resource does not have this method.")         \
     X(ERR_REQUEST_TIMEOUT, "request_timeout", 408, RETRY_LATER, "The request did not arrive in time.")       \
     X(ERR_AGENT_NOT_READY, "agent_not_ready", 409, RETRY_LATER, "The agent has no version that is ready.")   \
+    X(ERR_VERSION_NOT_READY, "version_not_ready", 409, RETRY_NEVER,                                          \
+      "The version cannot serve: its build goes on, or failed.")                                             \
+    X(ERR_NO_OLDER_VERSION, "no_older_version", 409, RETRY_NEVER,                                            \
+      "The agent has no ready version before the one that serves; name the version that is to serve.")       \
     X(ERR_CONFLICT, "conflict", 409, RETRY_NEVER, "The resource is in another state.")                       \
     X(ERR_BODY_TOO_LARGE, "body_too_large", 413, RETRY_NEVER, "The body exceeds the limit.")                 \
     X(ERR_PROMPT_TOO_LARGE, "prompt_too_large", 413, RETRY_NEVER, "The prompt exceeds the limit.")           \

@@ -44,8 +44,9 @@ int agent_resolve(struct pg *pg, int32_t tenant, struct str slug, int32_t versio
 static const char sql_agents[] =
     "SELECT a.id, a.slug, coalesce(a.serving, 0), a.created_at, v.version, v.status, v.runtime, v.entry, "
     "v.install, "
-    "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at "
-    "FROM agents a JOIN agent_versions v ON v.agent = a.id AND v.version = a.latest "
+    "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at, "
+    "coalesce(a.rolled_back_from, 0) FROM agents a JOIN agent_versions v ON v.agent = a.id AND v.version = "
+    "a.latest "
     "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
 
 static void read_agent(const struct pg_result *r, int i, struct agent_record *out)
@@ -53,6 +54,7 @@ static void read_agent(const struct pg_result *r, int i, struct agent_record *ou
     *out = (struct agent_record){.id = pg_get_uuid(r, i, 0),
                                  .slug = pg_get_str(r, i, 1),
                                  .serving = pg_get_int4(r, i, 2),
+                                 .rolled_back_from = pg_get_int4(r, i, 15),
                                  .created_at = pg_get_time(r, i, 3)};
     out->latest = (struct agent_build){.version = pg_get_int4(r, i, 4),
                                        .status = (enum agent_status)pg_get_int2(r, i, 5),
@@ -175,8 +177,8 @@ static const char sql_finish[] =
     "''), "
     "error_message = nullif($5, ''), build_log = $6, finished_at = now() WHERE id = $1 AND status = 0 "
     "RETURNING agent, version, status) "
-    "UPDATE agents a SET serving = v.version FROM v WHERE a.id = v.agent AND v.status = 1 "
-    "AND coalesce(a.serving, 0) < v.version";
+    "UPDATE agents a SET serving = v.version, rolled_back_from = NULL FROM v "
+    "WHERE a.id = v.agent AND v.status = 1 AND greatest(a.serving, a.serves_after) < v.version";
 
 static void reply_version(void *arg, const struct pg_result *r, const struct err *err)
 {

@@ -41,6 +41,7 @@ struct agent_record {
     struct uuid id;
     struct str slug;
     int32_t serving;          /* 0: none yet */
+    int32_t rolled_back_from; /* 0: it is not */
     enum agent_status status; /* of the serving version; while there is none, of the newest */
     wall_t created_at;
     struct agent_build latest;
@@ -84,7 +85,7 @@ int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t
                    agent_chunk_fn *fn, void *arg, struct err *err);
 
 /* Ends a build, once: a version that has left `building` stays as it is. A ready one begins to serve unless a
- * newer one serves already. */
+ * newer one serves already, or another was chosen since it was deployed (versions.h). */
 struct agent_built {
     struct uuid id;
     bool ready;

@@ -411,6 +411,12 @@ class Maker:
     def getInvocationOutput_409(self, operation):
         return self.call(operation, id=self.open_id)
 
+    def rollbackAgent_200(self, operation):
+        return self.call(operation, {"version": 1})
+
+    def rollbackAgent_409(self, operation):
+        return self.call(operation, {})
+
     def getInvocationLogs_206(self, operation):
         noisy = self.client.run(AGENT, json.dumps({"sim": {"stderr": "0123456789"}}))["id"]
         return self.call(operation, headers={"Range": "bytes=2-4"}, id=noisy)
