@@ -75,17 +75,19 @@ def rolled(kind):
     """Told to stop, waited for, started again: an upgrade."""
     def run(w, rng, hit):
         victim = rng.choice([p for p in w.kinds()[kind] if p.alive()])
+        child = victim.child
         victim.signal(signal.SIGTERM)
         hit()
         yield
 
         def gone():
-            if victim.alive():
-                send([victim.pid], signal.SIGCONT)  # a fail-point beside this may have frozen it
-            return not victim.alive()
+            if child.poll() is None:
+                send([child.pid], signal.SIGCONT)  # a fail-point beside this may have frozen it
+            return child.poll() is not None
 
         until(f"{victim.name} has stopped", gone, 30, 0.1)
-        victim.start()
+        if not victim.alive():  # else that one has started it again
+            victim.start()
     return run
 
 

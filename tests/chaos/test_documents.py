@@ -17,6 +17,7 @@ import pytest
 
 from stack import Client, Stack, in_threads, until
 
+pytestmark = pytest.mark.xdist_group("documents")  # their Sandpiper is shared
 SUMMARY = pathlib.Path(__file__).resolve().parents[2] / "deploy/examples/summary"
 COUNT = int(os.environ.get("SP_DOCUMENTS", "100"))
 PLACES = ("/usr/share/doc", "/usr/share/common-licenses", "/usr/share/perl", "/usr/lib/python3", "/usr/lib/python3.11", "/usr/share")

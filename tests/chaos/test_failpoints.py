@@ -16,6 +16,7 @@ from campaign import DAEMONS, Lane
 from failpoints import coverage, table
 from stack import until
 
+pytestmark = pytest.mark.xdist_group("failpoints")  # their Sandpipers are shared
 LANES = 4
 FAILS = dict(plan={"run_ms": 20, "exit_code": 7}, expect="failed", retry={"max_attempts": 2, "on": ["failed"]})
 

@@ -28,6 +28,7 @@ SERVICES = {"postgres": 1, "redis": 2, "e2b": 3}
 # What a user may set, set so that one seed is seconds and not minutes.
 QUICK = {
     "SANDPIPER_EXECUTOR_JOBS": "64",
+    "SANDPIPER_E2B_CREATES_PER_SECOND": "2000",
     "SANDPIPER_CREATE_DEADLINE": "5s",
     "SANDPIPER_START_DEADLINE": "5s",
     "SANDPIPER_EXECUTOR_DRAIN": "10s",
