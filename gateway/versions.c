@@ -85,7 +85,7 @@ static int read_below(const struct page *p, int32_t *out, struct err *err)
 void versions_list(struct call *c)
 {
     struct err err = ERR_INIT;
-    int32_t below;
+    int32_t below = INT32_MAX;
     struct list *l = agent_slug_valid(c->arg) ? calloc(1, sizeof *l) : NULL;
     if (l == NULL) {
         call_fail_code(c, agent_slug_valid(c->arg) ? ERR_OVERLOADED : ERR_AGENT_NOT_FOUND, NULL);
