@@ -15,9 +15,10 @@ enum {
     E2B_BACKOFF_MS = 100, /* the first pause; doubled, with jitter, up to */
     E2B_BACKOFF_MAX_MS = 5000,
     E2B_ENVD_PORT = 49983,
-    E2B_PING_SEC = 50,       /* Keepalive-Ping-Interval on streams */
-    E2B_SILENCE_MS = 110000, /* a stream without any byte for so long is dead: two pings missed */
-    E2B_ATTACH_MS = 30000,   /* envd keeps an exit for so long: the window for re-attaching */
+    E2B_PING_SEC = 50,        /* Keepalive-Ping-Interval on streams, at most: E2B's SDKs ask for it */
+    E2B_PING_SPREAD_SEC = 15, /* and less by up to this: what starts together does not ping together */
+    E2B_SILENCE_MS = 110000,  /* a stream without any byte for so long is dead: two pings missed */
+    E2B_ATTACH_MS = 30000,    /* envd keeps an exit for so long: the window for re-attaching */
 };
 
 struct e2b_request;

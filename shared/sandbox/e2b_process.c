@@ -158,6 +158,13 @@ static void start_message(const struct sandbox_spawn *spec, struct buf *out)
 static bool on_piece(void *arg, struct str piece);
 static void on_stream_done(struct e2b_request *r, const struct http_response *answer, const struct err *err);
 
+static int64_t ping_sec(void)
+{
+    uint16_t dice;
+    random_bytes(&dice, sizeof dice);
+    return E2B_PING_SEC - dice % (E2B_PING_SPREAD_SEC + 1);
+}
+
 /* Opens a stream with one message. */
 static void open_stream(struct process *p, const char *path, struct str message, int64_t kill_after_ms)
 {
@@ -168,7 +175,7 @@ static void open_stream(struct process *p, const char *path, struct str message,
     e2b_data_headers(&h, &p->sandbox);
     e2b_header(&h, "Content-Type", STR("application/connect+json"));
     e2b_header(&h, "Connect-Protocol-Version", STR("1"));
-    e2b_header_int(&h, "Keepalive-Ping-Interval", E2B_PING_SEC);
+    e2b_header_int(&h, "Keepalive-Ping-Interval", ping_sec());
     if (kill_after_ms > 0)
         e2b_header_int(&h, "Connect-Timeout-Ms", kill_after_ms);
     bool fine = message.p != NULL && connect_encode(message, &body);

@@ -157,6 +157,15 @@ def test_the_clients_time_limit_ends_a_program(sim):
     sim.sim_call("DELETE", f"/sandboxes/{box['sandboxID']}")
 
 
+def test_a_quiet_program_sends_signs_of_life(sim):
+    """Who does without them takes the stream for dead, and attaches again."""
+    _, _, box = make(sim)
+    got = start(sim, box, "-c", ask(run_ms=2500, output="x"), headers={"Keepalive-Ping-Interval": "1"})
+    kinds = [next(iter(m["event"])) for flags, m in got if flags == 0]
+    assert kinds[0] == "start" and kinds.count("keepalive") == 2 and kinds[-1] == "end", kinds
+    sim.sim_call("DELETE", f"/sandboxes/{box['sandboxID']}")
+
+
 def test_an_order_that_cannot_be_followed_is_refused(sim):
     _, _, box = make(sim)
     for bad in ({"run_mss": 5}, {"exit_code": 256}, {"signal": "HUH"}, {"output_bytes": 1 << 40}):

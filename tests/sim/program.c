@@ -14,7 +14,14 @@
 #include "connect.h"
 #include "sim.h"
 
-enum { CHUNK_BYTES = 32 * 1024, AT_ONCE_BYTES = 48 * 1024, ENDED_MAX = 64, FIRST_PID = 1000 };
+enum {
+    CHUNK_BYTES = 32 * 1024,
+    AT_ONCE_BYTES = 48 * 1024,
+    ENDED_MAX = 64,
+    FIRST_PID = 1000,
+    PING_SEC = 90, /* envd's; Keepalive-Ping-Interval asks for another */
+    PING_MAX_SEC = 3600,
+};
 
 static const char stream_type[] = "application/connect+json";
 
@@ -22,6 +29,8 @@ struct watcher {
     struct watcher *prev, *next;
     struct program *program;
     struct call *call;
+    struct loop_timer *ping; /* since the last thing that it was told */
+    int64_t ping_ms;
     bool full;
 };
 
@@ -294,6 +303,7 @@ static void watcher_drop(struct watcher *w)
 {
     DL_DELETE(w->program->watchers, w);
     w->call->gone = NULL;
+    loop_timer_free(&w->ping);
     free(w);
 }
 
@@ -353,15 +363,35 @@ static void on_drain(void *arg, struct http_request *r)
     pump(w->program);
 }
 
+static void tell_one(struct watcher *w, struct str frames)
+{
+    loop_timer_start(w->ping, w->ping_ms);
+    if (!answer_write(w->call->req, frames) && !w->full) {
+        w->full = true;
+        answer_on_drain(w->call->req, on_drain, w);
+    }
+}
+
+static void on_ping(void *arg)
+{
+    struct buf out;
+    size_t head;
+    buf_init(&out, 256);
+    struct json_writer w = event_begin(&out, &head);
+    jw_key(&w, "keepalive");
+    jw_object(&w);
+    jw_object_end(&w);
+    event_end(&w, head);
+    tell_one(arg, buf_view(&out));
+    buf_deinit(&out);
+}
+
 static void tell(struct program *p, struct buf *frames)
 {
     struct watcher *w, *next;
     DL_FOREACH_SAFE(p->watchers, w, next)
     {
-        if (!answer_write(w->call->req, buf_view(frames)) && !w->full) {
-            w->full = true;
-            answer_on_drain(w->call->req, on_drain, w);
-        }
+        tell_one(w, buf_view(frames));
     }
     buf_deinit(frames);
 }
@@ -465,18 +495,30 @@ static void on_watcher_gone(void *owner)
     pump(p);
 }
 
+static int64_t ping_ms_of(struct http_request *r)
+{
+    struct str text;
+    uint64_t sec = PING_SEC;
+    if (http_header(r, "Keepalive-Ping-Interval", &text) &&
+        (!str_to_u64(text, &sec) || sec == 0 || sec > PING_MAX_SEC))
+        sec = PING_SEC;
+    return (int64_t)sec * 1000;
+}
+
 /* From now on the request gets what the program says. False without memory. */
 static bool watch(struct program *p, struct http_request *r)
 {
     struct call *c = http_data(r);
     struct watcher *w = calloc(1, sizeof *w);
-    if (w == NULL)
-        return false;
-    if (!answer_stream(r, 200, stream_type)) { /* broken off: the program runs for nobody */
+    struct loop_timer *ping = w != NULL ? loop_timer_new(p->box->sim->loop, on_ping, w) : NULL;
+    if (ping == NULL || !answer_stream(r, 200, stream_type)) { /* broken off: the program runs for nobody */
+        bool broken = ping != NULL;
+        loop_timer_free(&ping);
         free(w);
-        return true;
+        return broken;
     }
-    *w = (struct watcher){.call = c, .program = p};
+    *w = (struct watcher){.call = c, .program = p, .ping = ping, .ping_ms = ping_ms_of(r)};
+    loop_timer_start(ping, w->ping_ms);
     DL_APPEND(p->watchers, w);
     c->gone = on_watcher_gone;
     c->owner = w;
