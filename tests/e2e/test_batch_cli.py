@@ -122,9 +122,9 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(sim, tmp_path):
 @pytest.mark.parametrize("name, data", [
     ("items.json", json.dumps({"items": [{"agent": AGENT, "prompt": "x"}] * 2, "max_concurrency": 1}).encode()),
     ("items", b" [" + lines(1) + b"," + lines(1).replace(b"c0", b"c1") + b"]"),
-    ("items.gz", gzip.compress(lines(2))),
-    ("items.json.gz", gzip.compress(json.dumps([{"agent": AGENT, "prompt": "x"}] * 2).encode())),
-])
+    ("items.gz", gzip.compress(lines(2), mtime=0)),
+    ("items.json.gz", gzip.compress(json.dumps([{"agent": AGENT, "prompt": "x"}] * 2).encode(), mtime=0)),
+], ids=["object", "array", "gzipped lines", "gzipped array"])
 def test_other_forms_are_recognised(sim, tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     assert b"; 2 succeeded" in batch(sim, "submit", str(tmp_path / name), "--wait").stdout
