@@ -113,7 +113,7 @@ def test_a_job_that_is_lost_with_its_executor_again_and_again_ends(lane):
     l.stack.psql(f"insert into attempts (id, attempt, tenant, not_before, reason, reruns, blames) select '{id[4:]}', 2, tenant, now(), 'executor_lost', 0, 20 from invocations where id = '{id[4:]}'")
     for p in l.stack.executors:
         p.signal(signal.SIGKILL)
-    until("attempt 2 runs", lambda: l.stack.redis_cli("hvals", "sp:live").startswith("r 2 "), 20)
+    until("attempt 2 runs", lambda: any(v.startswith("r 2 ") for v in l.stack.redis_cli("hvals", "sp:live").splitlines()), 20)
     for p in l.stack.executors:
         p.signal(signal.SIGKILL)
     assert l.stack.client.end(id, 30)["error"]["code"] == "sandbox_lost"

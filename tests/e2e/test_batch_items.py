@@ -80,7 +80,7 @@ def test_the_cursor_passes_what_waits(stack, client, waiting):
     until("the plain ones have ended", lambda: look(client, b)["counts"]["succeeded"] == 200, 30)
     assert look(client, b)["counts"]["scheduled"] == waiting
     assert stack.count(f"select delayed from batches where id = '{b[4:]}'") == waiting
-    assert stack.redis_cli("hlen", "sp:live") == "0"
+    assert stack.live_records() == 0
     # one of them is stopped: the counts follow, at every look
     one = client.call("GET", f"/v1/invocations?batch={b}&status=open&limit=1").json["data"][0]["id"]
     assert client.call("POST", f"/v1/invocations/{one}/cancel").json["status"] == "canceled"
