@@ -104,12 +104,9 @@ static void refuse(struct upload *u)
 /* The outcome is not known: the caller gets the place to look at. */
 static void answer_unknown(struct upload *u)
 {
-    char path[BATCH_PATH_BYTES], detail[200];
+    char path[BATCH_PATH_BYTES];
     batch_path(u->batch.id, path);
-    snprintf(detail, sizeof detail, "the database did not confirm the commit; look at %s", path);
-    http_set_header(u->c->req, "Location", str_of(path));
-    http_set_header_int(u->c->req, "Retry-After", 1);
-    call_fail_code(u->c, ERR_OUTCOME_UNKNOWN, detail);
+    call_fail_unknown(u->c, path);
 }
 
 /* A secret that was made up is shown this once. */

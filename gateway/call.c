@@ -1,6 +1,7 @@
 /* Calls: lifetime and answers. */
 #include "call.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -109,6 +110,26 @@ void call_fail_code(struct call *c, enum err_code code, const char *detail)
     buf_deinit(&body);
 }
 
+void call_fail_unknown(struct call *c, const char *where)
+{
+    char detail[400];
+    snprintf(detail, sizeof detail, "the database did not confirm the commit; look at %s", where);
+    if (c->req != NULL) {
+        http_set_header(c->req, "Location", str_of(where));
+        http_set_header_int(c->req, "Retry-After", RETRY_AFTER_SEC);
+    }
+    call_fail_code(c, ERR_OUTCOME_UNKNOWN, detail);
+}
+
+static void fail_unknown_here(struct call *c, const struct err *err)
+{
+    char path[256] = "";
+    if (c->req != NULL)
+        str_copy(http_path(c->req), path, sizeof path);
+    log_warn("whether a request was committed is not known", LF_ERR(err));
+    call_fail_unknown(c, path);
+}
+
 /* What a library says of its peers is for logs; callers get the public text of what it means for them. */
 void call_fail(struct call *c, const struct err *err)
 {
@@ -120,6 +141,9 @@ void call_fail(struct call *c, const struct err *err)
     case ERR_PROTOCOL:
         log_warn("request failed on a dependency", LF_ERR(err));
         call_fail_code(c, ERR_UNAVAILABLE, NULL);
+        return;
+    case ERR_OUTCOME_UNKNOWN:
+        fail_unknown_here(c, err);
         return;
     case ERR_NO_MEMORY:
         call_fail_code(c, ERR_OVERLOADED, NULL);

@@ -41,6 +41,9 @@ void call_fail(struct call *c, const struct err *err);
 /* Of a query that changes nothing, or may be repeated: that its outcome is not known is no news to the
  * caller. */
 void call_fail_query(struct call *c, const struct err *err);
+/* Perhaps committed: the caller is told where to look (a path), and when to ask again. call_fail answers so
+ * too, with the request's own path. */
+void call_fail_unknown(struct call *c, const char *where);
 void call_fail_code(struct call *c, enum err_code code, const char *detail);
 /* For answers that the handler streamed itself: counts it and ends the call. */
 void call_streamed(struct call *c, int status);

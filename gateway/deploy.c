@@ -67,10 +67,15 @@ static void flow_over(void *self, const struct err *err)
         agent_file_drop(c->g->files, d->version_id, STORE_MS);
     if (!call_leave(c))
         return;
-    if (err != NULL)
+    if (err != NULL && err->code == ERR_OUTCOME_UNKNOWN) {
+        char where[sizeof d->name + 16];
+        snprintf(where, sizeof where, "/v1/agents/%s", d->name);
+        call_fail_unknown(c, where);
+    } else if (err != NULL) {
         call_fail(c, err);
-    else
+    } else {
         agent_answer(c, str_of(d->name), 202);
+    }
 }
 
 /* ---- checking ---- */

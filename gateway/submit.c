@@ -133,15 +133,12 @@ static void accepted(struct submit *s)
 }
 
 /* The outcome is not known: the caller gets id and Location to look for itself. */
-static void unknown(struct submit *s, const struct err *err)
+static void unknown(struct submit *s)
 {
-    char text[ID_TEXT_BYTES], location[ID_TEXT_BYTES + 24], detail[400];
+    char text[ID_TEXT_BYTES], location[ID_TEXT_BYTES + 24];
     id_format("inv", s->sub.row.key, text);
     snprintf(location, sizeof location, "/v1/invocations/%s", text);
-    snprintf(detail, sizeof detail, "%s; look at %s", err->msg, location);
-    http_set_header(s->c->req, "Location", str_of(location));
-    http_set_header_int(s->c->req, "Retry-After", 1);
-    call_fail_code(s->c, ERR_OUTCOME_UNKNOWN, detail);
+    call_fail_unknown(s->c, location);
 }
 
 /* One that is to begin later has its place in PostgreSQL, where dispatchers look for it. */
@@ -176,7 +173,7 @@ void invocation_committed(void *arg, struct submission *sub, const struct err *e
     if (err == NULL)
         accepted(s);
     else if (err->code == ERR_OUTCOME_UNKNOWN)
-        unknown(s, err);
+        unknown(s);
     else
         call_fail(c, err);
 }

@@ -14,7 +14,7 @@ import pytest
 
 import fault_proxy as fault
 from e2e_agents import AGENTS, make_stack
-from stack import BIN, PG_BIN, Client, Stack, free_port, until
+from stack import BIN, PG_BIN, Client, Stack, archive, free_port, until
 
 DAEMONS = ("gateway", "dispatcher", "executor", "sandboxd")
 NEEDED = {"SANDPIPER_DATABASE_URL": "postgresql://u@/db?host=/tmp", "SANDPIPER_REDIS_URL": "unix:///tmp/r.sock",
@@ -424,24 +424,44 @@ def test_a_stopping_dispatcher_leaves_the_lead(made):
     stack.quiet()
 
 
-@as_root
-def test_a_read_whose_connection_is_lost_is_unavailable(stack, client):
-    """Not `outcome_unknown`: a read has no outcome that anybody would have to look for."""
-    id = client.run("echo", "x")["id"]
+def cut_while_it_waits(stack, table, call):
+    """The answer to a call whose statement waits for a lock on the table when its connection is ended."""
     lock = subprocess.Popen([str(PG_BIN / "psql"), "-h", str(stack.dir / "run"), "-U", "sandpiper", "-X", "-d", "sandpiper"],
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    lock.stdin.write("begin; lock table invocations in access exclusive mode; select 'locked';\n")
+    lock.stdin.write(f"begin; lock table {table} in access exclusive mode; select 'locked';\n")
     lock.stdin.flush()
     while "locked" not in lock.stdout.readline():
         pass
     answers = []
-    reader = threading.Thread(target=lambda: answers.append(client.call("GET", f"/v1/invocations/{id}")))
-    reader.start()
+    caller = threading.Thread(target=lambda: answers.append(call()))
+    caller.start()
     blocked = "from pg_stat_activity where wait_event_type = 'Lock' and application_name like 'sandpiper-gateway%'"
-    until("the read waits", lambda: stack.count(f"select count(*) {blocked}") > 0)
+    until("its statement waits", lambda: stack.count(f"select count(*) {blocked}") > 0)
     stack.psql(f"select pg_terminate_backend(pid) {blocked}")
-    reader.join(20)
+    caller.join(20)
     lock.stdin.close()
     lock.wait(timeout=10)
-    assert (answers[0].status, answers[0].json["code"]) == (503, "unavailable") and answers[0].headers["Retry-After"]
+    return answers[0]
+
+
+@as_root
+def test_a_read_whose_connection_is_lost_is_unavailable(stack, client):
+    """Not `outcome_unknown`: a read has no outcome that anybody would have to look for."""
+    id = client.run("echo", "x")["id"]
+    a = cut_while_it_waits(stack, "invocations", lambda: client.call("GET", f"/v1/invocations/{id}"))
+    assert (a.status, a.json["code"]) == (503, "unavailable") and a.headers["Retry-After"]
     until("it is read again", lambda: client.call("GET", f"/v1/invocations/{id}").status == 200)
+
+
+@as_root
+@pytest.mark.parametrize("table, path, body, type, where", [
+    ("agent_versions", "/v1/agents?name=unsure", archive({"agent.json": '{"runtime": "command", "entry": "cat"}'}), "application/gzip",
+     "/v1/agents/unsure"),
+    ("schedules", "/v1/schedules", json.dumps({"name": "unsure", "cron": "0 0 1 1 *", "agent": "echo", "prompt": "x"}).encode(),
+     "application/json", "/v1/schedules"),
+], ids=["deploy", "schedule"])
+def test_a_write_whose_connection_is_lost_says_where_to_look(stack, client, table, path, body, type, where):
+    a = cut_while_it_waits(stack, table, lambda: client.call("POST", path, body, {"Content-Type": type}))
+    assert (a.status, a.json["code"]) == (503, "outcome_unknown"), a.body
+    assert a.headers["Retry-After"] and a.headers["Location"] == where and where in a.json["detail"]
+    until("it is served again", lambda: client.call("GET", "/v1/agents").status == 200)
