@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
+from campaign import Lane  # noqa: E402
 from e2e_agents import make_stack  # noqa: E402
 
 
@@ -24,3 +25,17 @@ def broken(request):
     yield make
     for s in made:
         s.stop()
+
+
+@pytest.fixture
+def lane():
+    """Two of each daemon on the simulated E2B, with fail-points (campaign.py)."""
+    made = []
+
+    def make(**kw):
+        made.append(Lane(**kw))
+        return made[-1].start()
+
+    yield make
+    for m in made:
+        m.stop()

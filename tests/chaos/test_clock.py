@@ -4,23 +4,9 @@ import signal
 
 import pytest
 
-from campaign import Lane
 from stack import until
 
 FAILS = dict(plan={"run_ms": 20, "exit_code": 7}, expect="failed", retry={"max_attempts": 2, "on": ["failed"]})
-
-
-@pytest.fixture
-def lane():
-    made = []
-
-    def make(**kw):
-        made.append(Lane(**kw))
-        return made[-1].start()
-
-    yield make
-    for m in made:
-        m.stop()
 
 
 def load(l):

@@ -6,21 +6,7 @@ import time
 
 import pytest
 
-from campaign import Lane
 from stack import until
-
-
-@pytest.fixture
-def lane():
-    made = []
-
-    def make(**kw):
-        made.append(Lane(**kw))
-        return made[-1].start()
-
-    yield make
-    for m in made:
-        m.stop()
 
 
 def in_seconds(n):
