@@ -17,7 +17,15 @@
 #include "store/sweep.h"
 #include "verdicts.h"
 
-enum { BUSY_MS = 10, IDLE_MS = 100, QUANTUM = 64, BUDGET = 2000, PAGE_MAX = 500, TAIL_MS = 3000 };
+enum {
+    BUSY_MS = 10,
+    IDLE_MS = 100,
+    QUANTUM = 64,
+    BUDGET = 2000,
+    PAGE_MAX = 500,
+    TAIL_MS = 3000,
+    LAG_MS = 15000
+};
 
 /* What is gone through of a tenant, in this order: of each priority first the rows of no batch, behind a
  * cursor; then what is fed of batches, as batches.h names it. */
@@ -284,10 +292,21 @@ static void leave(struct feeder *f)
     visit_next(f);
 }
 
-/* A lane was gone through to its end. */
+/* A lane was gone through to its end: the cursor follows, or else every round would read again what has no
+ * rows of its own (of a priority that nobody uses; of batches only). A commit takes no longer than LAG_MS;
+ * one that did, and had to wait, takes the cursor back with its mark. */
+static void follow(struct fed *t)
+{
+    struct uuid *cursor = &t->cursor[priority_of(t)];
+    struct uuid to = uuid_floor((wall_t){.us = wall_now().us - LAG_MS * 1000LL});
+    if (!is_batched(t) && uuid_cmp(*cursor, to) < 0)
+        *cursor = to;
+}
+
 static void scanned(struct feeder *f)
 {
     struct fed *t = f->visiting;
+    follow(t);
     if (++t->lane < LANES) {
         visit(f);
         return;
