@@ -366,13 +366,17 @@ def test_a_rolling_restart_of_gateways_costs_at_most_one_retry(made):
     done, failed, over = [], [], threading.Event()
 
     def once(client, n):
+        why = []
         for _ in range(2):
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            try:
                 a = client.submit("echo", f"{n}", idempotency_key=f"roll-{n}")
                 if a.status == 202:
                     done.append(a.json["id"])
                     return
-        failed.append(n)
+                why.append(a.body)
+            except (OSError, http.client.HTTPException) as e:
+                why.append(repr(e))
+        failed.append((n, *why))
 
     def load(k):
         client, n = Client(port, stack.key), k
