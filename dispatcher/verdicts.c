@@ -144,6 +144,10 @@ void verdict_usage_left(struct verdicts *vs, struct uuid executor, const struct 
                         verdict_fn *fn, void *arg)
 {
     const struct entry job = {.id = u->id, .tenant = u->tenant, .agent = u->agent, .attempt = u->attempt};
+    if (u->held_since.us != 0) { /* as if the sandbox had been found */
+        verdict_usage(vs, &job, executor, u->sandbox, u->held_since, fn, arg);
+        return;
+    }
     struct verdict *v = begin(vs, &job, fn, arg);
     if (v != NULL) {
         struct outcome *o = &v->outcome;

@@ -9,6 +9,7 @@
 #include "job.h"
 #include "lease.h"
 #include "recorder.h"
+#include "warm.h"
 
 enum {
     LOOK_MS = 20,
@@ -39,7 +40,8 @@ static bool nothing_claimed(const struct drain *d)
 
 static bool nothing_under_way(const struct drain *d)
 {
-    return nothing_claimed(d) && recorder_idle(d->x->recorder) && jobs_destroying(d->x->jobs) == 0;
+    return nothing_claimed(d) && recorder_idle(d->x->recorder) && warm_quiet(d->x->warm) &&
+           jobs_destroying(d->x->jobs) == 0;
 }
 
 static void enter(struct drain *d, enum drain_state state, int64_t ms)
@@ -144,6 +146,7 @@ void drain_begin(struct drain *d)
     case DRAIN_OFF:
         intake_stop(d->x->intake);
         intake_stop(d->x->build_intake);
+        warm_stop(d->x->warm);
         enter(d, DRAIN_FINISHING, d->x->settings->drain_ms);
         break;
     case DRAIN_FINISHING:

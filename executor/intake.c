@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "job.h"
 #include "store/sweep.h"
+#include "warm.h"
 
 enum {
     BLOCK_MS = 1000,
@@ -440,6 +441,16 @@ static void read(struct intake *in, int free_slots)
         read_failed(in, &err);
 }
 
+/* Entries that may be read without a permit: as many as there are sandboxes made ahead. Which agents' they
+ * are is known when the entries are: a job that finds none waits for a permit (acquire.c). */
+static int on_credit(const struct intake *in)
+{
+    int n = in->kind == ENTRY_INVOCATION ? warm_ready(in->x->warm) - jobs_without_permit(in->x->jobs) : 0;
+    int room = in->slots - used(in) - in->permits;
+    n = n < room ? n : room;
+    return n > 0 ? n : 0;
+}
+
 static void on_permits(void *arg, int granted, int64_t wait_ms, const struct err *err)
 {
     struct intake *in = arg;
@@ -450,8 +461,9 @@ static void on_permits(void *arg, int granted, int64_t wait_ms, const struct err
         return;
     }
     FAILPOINT(executor_permitted);
-    if (in->permits > 0)
-        read(in, in->permits);
+    int ready = on_credit(in);
+    if (in->permits + ready > 0)
+        read(in, in->permits + ready);
     else
         rest(in, err != NULL || wait_ms <= 0 ? RETRY_MS : wait_ms);
 }
@@ -482,6 +494,7 @@ static void look(void *arg)
         return;
     }
     enter(in, INTAKE_PERMITS);
-    if (governor_take(in->x->governor, want - in->permits, in->kind == ENTRY_BUILD, on_permits, in) != 0)
+    if (governor_take(in->x->governor, want - in->permits,
+                      in->kind == ENTRY_BUILD ? GOVERNOR_BUILDS : GOVERNOR_JOBS, on_permits, in) != 0)
         rest(in, RETRY_MS);
 }

@@ -70,6 +70,14 @@ int jobs_permits(const struct jobs *jobs)
     return n;
 }
 
+int jobs_without_permit(const struct jobs *jobs)
+{
+    int n = 0;
+    for (const struct job *j = jobs->list; j != NULL; j = j->next)
+        n += j->entry.kind == ENTRY_INVOCATION && j->phase == JOB_STARTING && !j->holds_permit;
+    return n;
+}
+
 int jobs_destroying(const struct jobs *jobs)
 {
     return jobs->destroying;
@@ -220,6 +228,21 @@ static void on_destroyed(void *arg, const struct sandbox_failure *failure)
     free(d);
 }
 
+void jobs_destroy(struct jobs *jobs, const char *sandbox_id, bool permit)
+{
+    struct destroy *d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return; /* its TTL ends it */
+    *d = (struct destroy){.x = jobs->x, .permit = permit};
+    str_copy(str_of(sandbox_id), d->id, sizeof d->id);
+    if (sandbox_destroy(jobs->x->provider, d->id, DESTROY_MS, on_destroyed, d) == NULL) {
+        free(d);
+        return;
+    }
+    jobs->destroying++;
+    jobs->destroying_permits += permit;
+}
+
 void job_destroy_sandbox(struct job *j)
 {
     bool permit = j->holds_permit;
@@ -232,15 +255,12 @@ void job_destroy_sandbox(struct job *j)
         return;
     }
     j->has_sandbox = false;
-    struct destroy *d = calloc(1, sizeof *d);
-    if (d == NULL)
-        return; /* its TTL ends it */
-    *d = (struct destroy){.x = j->x, .permit = permit};
-    str_copy(str_of(j->sandbox.id), d->id, sizeof d->id);
-    if (sandbox_destroy(j->x->provider, d->id, DESTROY_MS, on_destroyed, d) == NULL) {
-        free(d);
-        return;
-    }
-    j->x->jobs->destroying++;
-    j->x->jobs->destroying_permits += permit;
+    jobs_destroy(j->x->jobs, j->sandbox.id, permit);
+}
+
+void job_disown(struct job *j)
+{
+    job_destroy_sandbox(j);
+    j->sandbox = (struct sandbox){.id = ""};
+    j->warm = j->create_sent = false;
 }

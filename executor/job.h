@@ -40,10 +40,13 @@ struct job {
     bool has_sandbox;                /* created and not known destroyed */
     bool holds_permit;               /* of the governor */
     bool create_sent;                /* its permit was used */
+    bool warm;                       /* its sandbox was made ahead (warm.h) */
+    bool noted;                      /* the will may say that it holds that one */
     struct sandbox_request *request; /* the provider call under way */
     int64_t pid;
 
     wall_t claimed_at, started_at; /* of the job; of its program */
+    wall_t held_since;             /* a warm sandbox */
     mono_t asked_at, began_at, sandbox_at, ended_at;
     struct spool out, err;
     struct tail *tail; /* the mirror's; NULL: nobody watches */
@@ -74,6 +77,8 @@ int jobs_count(const struct jobs *jobs, enum entry_kind kind);
 struct job *jobs_first(struct jobs *jobs);
 /* The governor's permits that jobs, and sandboxes being destroyed, hold. */
 int jobs_permits(const struct jobs *jobs);
+/* Jobs that were claimed without one, for a sandbox made ahead, and have none yet. */
+int jobs_without_permit(const struct jobs *jobs);
 /* Sandboxes being destroyed. */
 int jobs_destroying(const struct jobs *jobs);
 /* This process stops: what has not come to an end is handed back to the queue (an outcome on its way goes on
@@ -91,6 +96,10 @@ void job_fence(struct job *j);
 
 /* Destroys its sandbox in the background, if it has one; gives the permit back when it is gone. */
 void job_destroy_sandbox(struct job *j);
+/* The same for a sandbox that the attempt never used: it counts as not held. */
+void job_disown(struct job *j);
+/* The same for one that is nobody's; permit: it holds one. */
+void jobs_destroy(struct jobs *jobs, const char *sandbox_id, bool permit);
 
 /* ---- the two kinds' flows ---- */
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "intake.h"
 #include "job.h"
+#include "warm.h"
 #include "will.h"
 
 enum {
@@ -134,8 +135,8 @@ void lease_started(struct lease_keeper *k, struct uuid id)
 /* What of the governor's permits is ours: Redis may have lost or kept what it should not. */
 static void tell_permits(const struct executor *x)
 {
-    governor_set(x->governor,
-                 jobs_permits(x->jobs) + intake_permits(x->intake) + intake_permits(x->build_intake));
+    governor_set(x->governor, jobs_permits(x->jobs) + intake_permits(x->intake) +
+                                  intake_permits(x->build_intake) + warm_permits(x->warm));
 }
 
 static void on_beat(void *arg, struct str epoch, bool was_missing, const struct uuid *cancels, size_t n,
@@ -154,6 +155,7 @@ static void on_beat(void *arg, struct str epoch, bool was_missing, const struct 
         k->must_assert = true;
         tell_permits(k->x);
         will_forgotten(k->x->will);
+        warm_forgotten(k->x->warm);
     }
     if (k->must_assert)
         assert_all(k);

@@ -12,17 +12,21 @@
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
+#include "metrics.h"
 #include "mirror.h"
 #include "recorder.h"
 #include "store/clock_keep.h"
 #include "store/schema_wait.h"
 #include "versions.h"
+#include "warm.h"
 #include "will.h"
 
 struct app {
     struct executor x;
     struct settings settings;
     struct spool_budget spool;
+    struct metrics metrics;
+    struct probes *probes;
     struct loop_signal *term, *intr;
     struct schema_wait *schema;
     struct clock_keep *clock;
@@ -86,6 +90,7 @@ static void claim_if_ready(struct app *app)
     }
     intake_start(app->x.intake);
     intake_start(app->x.build_intake);
+    warm_start(app->x.warm);
     log_info("claiming jobs", LF_STR("boot", boot), LF_INT("slots", app->settings.max_jobs));
 }
 
@@ -168,14 +173,17 @@ static int open_modules(struct app *app, struct err *err)
     x->jobs = jobs_new(x);
     x->versions = versions_new(x);
     x->recorder = recorder_new(x);
+    x->warm = warm_new(x);
     x->will = will_new(x);
     x->mirror = mirror_new(x, err);
     x->leases = lease_keeper_new(x, err);
     x->crash = crash_new(x, err);
     x->intake = intake_new(x, ENTRY_INVOCATION, queue_streams, (int)app->settings.max_jobs, err);
     x->build_intake = intake_new(x, ENTRY_BUILD, build_streams, (int)app->settings.max_builds, err);
-    if (x->jobs == NULL || x->versions == NULL || x->recorder == NULL || x->will == NULL)
+    if (x->jobs == NULL || x->versions == NULL || x->recorder == NULL || x->will == NULL || x->warm == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
+    if (probes_open(x, &app->probes, err) != 0)
+        return -1;
     return x->mirror != NULL && x->leases != NULL && x->crash != NULL && x->intake != NULL &&
                    x->build_intake != NULL
                ? 0
@@ -204,6 +212,8 @@ static void app_close(struct app *app)
 {
     struct executor *x = &app->x;
     drain_free(&app->drain);
+    probes_close(&app->probes);
+    warm_free(&x->warm);
     jobs_free(&x->jobs);
     mirror_free(&x->mirror);
     intake_free(&x->intake);
@@ -237,6 +247,8 @@ static int run(void *arg)
     queue_client_name(x->boot, x->client_name);
     app->spool = (struct spool_budget){.dir = app->settings.spool_dir, .max = app->settings.spool_bytes};
     x->spool = &app->spool;
+    metrics_init(&app->metrics);
+    x->metrics = &app->metrics;
     x->loop = loop_new();
     if (x->loop == NULL)
         return 1;

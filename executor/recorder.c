@@ -320,6 +320,7 @@ void recorder_hand_back(struct recorder *r, struct job *j)
         e->again.prompt = str_of(NULL);
     DL_APPEND(r->releases, e);
     job_enter(j, JOB_RELEASING);
+    will_settled(r->x->will, j);
     job_destroy_sandbox(j);
     job_free(j);
     loop_task_post(r->x->loop, &r->turn, send_releases, r);

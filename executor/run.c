@@ -2,7 +2,7 @@
  * through one of the `end_*` functions, which decide by model/invocation.h whether the attempt's end is the
  * invocation's.
  *
- *   version -> prompt -> create -> upload -> start -> run -> (recorder)
+ *   version -> prompt -> warm, or permit -> create -> upload -> start -> run -> (recorder)
  *
  * The time limit counts from the program's start; creating has a limit of its own; time in the queue was
  * checked at the claim. */
@@ -16,13 +16,16 @@
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
+#include "metrics.h"
 #include "mirror.h"
 #include "recorder.h"
+#include "run.h"
 #include "store/nonce.h"
 #include "store/records.h"
 
 enum {
     STORE_MS = 30000,
+    NOTE_MS = 1000,               /* for Redis to know of a warm sandbox; creating one takes no longer */
     KILL_SLACK_MS = 5000,         /* the host's own kill deadline lies behind ours */
     TTL_SLACK_MS = 60000,         /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
     PROMPT_ARG_BYTES = 64 * 1024, /* rides in Start; a larger one is uploaded */
@@ -40,11 +43,11 @@ static void enter_run(void *self);
 static void late_ours(void *self);
 static void late_run(void *self);
 
-enum { STEP_VERSION, STEP_PROMPT, STEP_CREATE, STEP_UPLOAD, STEP_START, STEP_RUN };
-
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
     [STEP_PROMPT] = {"prompt", enter_prompt, STORE_MS, late_ours},
+    [STEP_WARM] = {"warm", enter_warm, NOTE_MS, late_warm},
+    [STEP_PERMIT] = {"permit", enter_permit, STORE_MS, late_permit},
     /* the provider keeps these three's deadlines, and reconciles */
     [STEP_CREATE] = {"create", enter_create, 0, late_ours},
     [STEP_UPLOAD] = {"upload", enter_upload, 0, late_ours},
@@ -164,6 +167,13 @@ static void end_ours(struct job *j, enum err_code code, const char *message)
     end_attempt(j, INV_ERROR, true, code, message);
 }
 
+void run_hand_back(struct job *j)
+{
+    sandbox_cancel(&j->request);
+    flow_deinit(&j->flow);
+    recorder_hand_back(j->x->recorder, j);
+}
+
 /* A 429 spends nothing: the job goes back to the queue as it was, and the whole fleet waits a little. */
 static void end_quota(struct job *j, const struct sandbox_failure *f)
 {
@@ -172,8 +182,7 @@ static void end_quota(struct job *j, const struct sandbox_failure *f)
     governor_pause(j->x->governor, wait_ms);
     intake_pause(j->x->intake, wait_ms);
     j->create_sent = false; /* the provider made nothing */
-    flow_deinit(&j->flow);
-    recorder_hand_back(j->x->recorder, j);
+    run_hand_back(j);
 }
 
 /* This process stops. Without a sandbox the job goes back as it came; with one the attempt is over (its usage
@@ -183,9 +192,7 @@ static void end_leaving(struct job *j)
     struct outcome *o;
     bool started = j->phase == JOB_RUNNING;
     if (!j->has_sandbox) {
-        sandbox_cancel(&j->request);
-        flow_deinit(&j->flow);
-        recorder_hand_back(j->x->recorder, j);
+        run_hand_back(j);
         return;
     }
     o = outcome_begin(j);
@@ -227,17 +234,18 @@ void run_stop(struct job *j)
 
 /* ---- version ---- */
 
-static struct job *current(struct executor *x, struct uuid id, int step)
+struct job *run_current(struct executor *x, struct uuid id, enum run_step step)
 {
     struct job *j = jobs_find(x->jobs, id);
-    return j != NULL && j->entry.kind == ENTRY_INVOCATION && j->phase < JOB_RECORDING && j->flow.at == step
+    return j != NULL && j->entry.kind == ENTRY_INVOCATION && j->phase < JOB_RECORDING &&
+                   j->flow.at == (int)step
                ? j
                : NULL;
 }
 
 static void on_version(struct executor *x, struct uuid id, const struct version *v, const struct err *err)
 {
-    struct job *j = current(x, id, STEP_VERSION);
+    struct job *j = run_current(x, id, STEP_VERSION);
     if (j == NULL)
         return;
     CULPRIT(id);
@@ -279,7 +287,7 @@ static struct fetch *fetch_new(struct job *j)
 static struct job *fetch_job(void *arg)
 {
     struct fetch *f = arg;
-    struct job *j = current(f->x, f->id, STEP_PROMPT);
+    struct job *j = run_current(f->x, f->id, STEP_PROMPT);
     if (j != NULL && (j->lease.attempt != f->attempt || j->entry.prompt.n != f->have))
         j = NULL; /* an answer to an attempt before */
     free(f);
@@ -421,6 +429,8 @@ static void on_uploaded(void *arg, const struct sandbox_failure *f)
 {
     struct job *j = arg;
     j->request = NULL;
+    if (f != NULL && warm_was_gone(j, f))
+        return;
     if (f != NULL)
         end_ours(j, ERR_JOB_PROVIDER, f->err.msg);
     else
@@ -456,6 +466,11 @@ static void on_start(void *arg, int64_t pid)
     j->pid = pid;
     j->began_at = loop_now(j->x->loop);
     j->started_at = wall_now();
+    free(j->prompt); /* on its way: memory for thousands of running jobs */
+    j->prompt = NULL;
+    j->entry.prompt = str_of(NULL);
+    metric_observe(&j->x->metrics->row[M_START_SECONDS],
+                   (double)mono_ms_between(j->asked_at, j->began_at) / 1000);
     job_enter(j, JOB_RUNNING);
     FAILPOINT(executor_started);
     lease_started(j->x->leases, j->lease.id);
@@ -531,7 +546,7 @@ static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox
         end_exit(j, e);
     } else if (j->phase == JOB_RUNNING && f->err.code == ERR_TIMEOUT) {
         end_timed_out(j); /* the host's clock was first */
-    } else {
+    } else if (!warm_was_gone(j, f)) {
         end_ours(j, j->phase == JOB_RUNNING ? ERR_JOB_SANDBOX_LOST : ERR_JOB_PROVIDER, f->err.msg);
     }
 }
@@ -569,11 +584,6 @@ static void enter_start(void *self)
     if (!arg || prompt != NULL)
         j->request = sandbox_spawn(j->x->provider, &spec, &events);
     free(prompt);
-    free(arg ? j->prompt : NULL); /* on its way: memory for thousands of running jobs */
-    if (arg) {
-        j->prompt = NULL;
-        j->entry.prompt = str_of(NULL);
-    }
     if (j->request == NULL)
         end_ours(j, ERR_JOB_PROVIDER, "the provider refused to start the program");
 }

@@ -19,6 +19,9 @@ struct settings {
     int64_t creates_per_sec;
     int64_t live_limit;
     int64_t drain_ms;
+    int64_t warm_max;
+    int64_t warm_age_ms;
+    char *listen;
     char *base_template;
     char *e2b_api_url;
     char *e2b_sandbox_url;

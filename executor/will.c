@@ -107,7 +107,7 @@ void will_free(struct will **w)
 /* One that is lost on its way does no harm: carrying it out a second time changes nothing. */
 void will_settled(struct will *w, const struct job *j)
 {
-    if (j->will != WILL_NONE)
+    if (j->will != WILL_NONE || j->noted)
         queue_will_drop(w->x->queue, w->x->boot, j->lease.id, j->lease.attempt);
 }
 

@@ -613,6 +613,7 @@ int process_start(struct sandbox *s, const struct process_spec *spec, struct pro
         return -1;
     }
     DL_APPEND(*sandbox_processes(s), p);
+    sandbox_count_program(s);
     process_follow(p, watch);
     p->starter = watch;
     if (spec->kill_after_ms > 0)

@@ -48,6 +48,7 @@ struct sandbox {
     uint32_t last_ticket;
     enum wire_type asked; /* the kind of the message that is being written */
     struct process *processes;
+    int64_t programs; /* ever asked for */
     UT_hash_handle hh;
 };
 
@@ -111,7 +112,8 @@ void sandbox_kill(struct sandbox **s, const char *why)
 {
     if (*s == NULL)
         return;
-    log_info("sandbox ended", LF_STR("sandbox", (*s)->id), LF_STR("why", why));
+    log_info("sandbox ended", LF_STR("sandbox", (*s)->id), LF_STR("why", why),
+             LF_INT("programs", (*s)->programs));
     sandbox_free(*s);
     *s = NULL;
 }
@@ -418,6 +420,11 @@ void sandbox_set_ttl(struct sandbox *s, int64_t ms)
 struct process **sandbox_processes(struct sandbox *s)
 {
     return &s->processes;
+}
+
+void sandbox_count_program(struct sandbox *s)
+{
+    s->programs++;
 }
 
 /* ---- calls ---- */

@@ -96,5 +96,7 @@ enum wire_fault sandbox_fault(struct wire_reader *r, const char **text_out);
 /* ---- its processes: a list that process.c keeps ---- */
 
 struct process **sandbox_processes(struct sandbox *s);
+/* One more was asked for: its log says at the end how many. */
+void sandbox_count_program(struct sandbox *s);
 
 #endif

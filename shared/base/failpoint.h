@@ -36,6 +36,9 @@
     X(executor_leased, "leases are held, no flow has begun")                                  \
     X(executor_create, "a create is about to be sent")                                        \
     X(executor_created, "the sandbox is there, nobody else knows")                            \
+    X(executor_warm, "a create ahead is about to be sent")                                    \
+    X(executor_warmed, "a sandbox made ahead is there, nobody else knows")                    \
+    X(executor_noted, "a warm sandbox is in the executor's will, its program not started")    \
     X(executor_upload, "a large prompt is about to be uploaded")                              \
     X(executor_started, "the program has started, Redis does not know")                       \
     X(executor_spill, "output is about to go to an unlinked file")                            \

@@ -35,10 +35,11 @@ bool governor_unlimited(const struct governor *g)
 }
 
 /* A burst of one second's worth: E2B's quota is per second. */
-static int call(struct governor *g, const char *verb, struct uuid boot, int64_t n, bool build,
+static int call(struct governor *g, const char *verb, struct uuid boot, int64_t n, enum governor_for what,
                 redis_done_fn *reply, struct queue_call *c)
 {
     static const char *const keys[] = {"sp:gov:bucket", "sp:gov:live", "sp:gov:pause", "sp:tw", "sp:q:build"};
+    static const char *const names[] = {"", "build", "any"};
     struct queue via = {.redis = g->redis};
     struct args a;
     args_init(&a, 512);
@@ -48,7 +49,7 @@ static int call(struct governor *g, const char *verb, struct uuid boot, int64_t 
     args_int(&a, g->limits.creates_per_sec);
     args_int(&a, g->limits.creates_per_sec > 1 ? g->limits.creates_per_sec : 1);
     args_int(&a, g->limits.live);
-    args_cstr(&a, build ? "build" : "");
+    args_cstr(&a, names[what]);
     return queue_eval(&via, &script_permit, keys, 5, &a, reply, c, NULL);
 }
 
@@ -60,14 +61,14 @@ static void reply_take(void *arg, const struct redis_reply *reply, const struct 
     queue_call_free(c);
 }
 
-int governor_take(struct governor *g, int n, bool build, governor_fn *fn, void *arg)
+int governor_take(struct governor *g, int n, enum governor_for what, governor_fn *fn, void *arg)
 {
-    return call(g, "take", g->boot, n, build, reply_take, queue_call_new((void (*)(void))fn, arg, 0));
+    return call(g, "take", g->boot, n, what, reply_take, queue_call_new((void (*)(void))fn, arg, 0));
 }
 
 static void tell(struct governor *g, const char *verb, struct uuid boot, int64_t n)
 {
-    call(g, verb, boot, n, false, queue_reply_done, queue_call_new(NULL, NULL, 0));
+    call(g, verb, boot, n, GOVERNOR_ANY, queue_reply_done, queue_call_new(NULL, NULL, 0));
 }
 
 void governor_give(struct governor *g, int n)

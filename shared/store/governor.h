@@ -25,10 +25,14 @@ struct governor *governor_new(struct redis *redis, struct uuid boot, const struc
 void governor_free(struct governor **g);
 bool governor_unlimited(const struct governor *g);
 
-/* For invocations, or for builds. granted of n; wait_ms until asking again makes sense. On err nothing is
+/* Of jobs' and of builds' permits none is granted while no entry of the kind waits on a stream, so that idle
+ * executors hold none. */
+enum governor_for { GOVERNOR_JOBS, GOVERNOR_BUILDS, GOVERNOR_ANY };
+
+/* granted of n; wait_ms until asking again makes sense. On err nothing is
  * granted. From the loop. */
 typedef void governor_fn(void *arg, int granted, int64_t wait_ms, const struct err *err);
-int governor_take(struct governor *g, int n, bool build, governor_fn *fn, void *arg);
+int governor_take(struct governor *g, int n, enum governor_for what, governor_fn *fn, void *arg);
 /* Sandboxes of ours that are gone. */
 void governor_give(struct governor *g, int n);
 /* Permits that led to no create. */

@@ -9,7 +9,7 @@
 
 #include "store/queue_internal.h"
 
-enum { FIELD_BYTES = 18, VALUE_BYTES = 320, VALUE_PARTS = 10 };
+enum { FIELD_BYTES = 18, VALUE_BYTES = 340, VALUE_PARTS = 10 };
 #define CULPRIT_FIELD "culprit"
 
 static void will_key(struct uuid boot, char out[64])
@@ -36,9 +36,9 @@ int queue_will_put(struct queue *q, struct uuid boot, const struct queue_usage *
     uuid_format(u->agent, agent);
     int n = snprintf(value, sizeof value,
                      "%d %s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
-                     " %s",
+                     " %s %" PRId64,
                      u->tenant, agent, u->queue_ms, u->sandbox_start_ms, u->run_ms, u->sandbox_ms, u->cpu_ms,
-                     u->peak_memory_bytes, u->started_at.us, u->sandbox);
+                     u->peak_memory_bytes, u->started_at.us, u->sandbox, u->held_since.us);
     args_init(&a, 640);
     args_cstr(&a, "HSET");
     args_copy(&a, str_of(key));
@@ -64,13 +64,15 @@ int queue_will_drop(struct queue *q, struct uuid boot, struct uuid id, int16_t a
 
 static bool read_usage(struct str field, struct str value, struct queue_usage *out)
 {
-    struct str part[VALUE_PARTS];
+    struct str part[VALUE_PARTS], since; /* since: not written by daemons of an older release */
     int64_t tenant;
     if (field.n != FIELD_BYTES)
         return false;
     for (int i = 0; i < VALUE_PARTS; i++)
         if (!str_split(&value, ' ', &part[i]))
             return false;
+    if (!str_split(&value, ' ', &since) || !str_to_i64(since, &out->held_since.us))
+        out->held_since.us = 0;
     memcpy(out->id.b, field.p, sizeof out->id.b);
     out->attempt = (int16_t)((unsigned char)field.p[16] << 8 | (unsigned char)field.p[17]);
     if (!str_to_i64(part[0], &tenant) || !uuid_parse(part[1], &out->agent) ||

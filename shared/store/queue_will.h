@@ -18,6 +18,8 @@ struct queue_usage {
     wall_t started_at; /* its program; 0: never */
     int64_t queue_ms, sandbox_start_ms, run_ms, sandbox_ms;
     int64_t cpu_ms, peak_memory_bytes; /* -1: not known */
+    /* Not zero: the attempt held the sandbox from then on, and nothing else is known of it yet. */
+    wall_t held_since;
 };
 
 /* fn with err NULL: Redis has it. */

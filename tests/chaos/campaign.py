@@ -186,19 +186,23 @@ class Lane:
         self.check_usage(set(results))
         self.check_events(results)
 
-    def ledger(self):
-        """{sandbox: (invocation or version, attempt)} of all that were made and are gone; it is written a moment later."""
+    def warm(self, n):
+        """So many sandboxes are made ahead for the agent, as soon as an executor looks."""
+        self.stack.psql(f"update agent_versions set warm_min = {n}, warm_max = {n}")
+
+    def boxes(self):
+        """{sandbox: its line} of all that were made and are gone; it is written a moment later."""
         def lines():
             text, stats = self.stack.sim["ledger"].read_text(), self.stack.stats()
             assert stats["ledger_complete"], stats
             return text.endswith("\n") and text.count("\n") == stats["created"] - stats["live"] and text.splitlines()
 
-        out = {}
-        for line in until("the ledger is written", lines):
-            box = json.loads(line)
-            id, attempt = nonce_read(box["metadata"]["nonce"])
-            out[box["sandbox"]] = (f"inv_{id}", attempt)
-        return out
+        return {box["sandbox"]: box for box in map(json.loads, until("the ledger is written", lines))}
+
+    def ledger(self):
+        """{sandbox: (invocation or version, attempt)} of the same."""
+        found = {name: nonce_read(box["metadata"]["nonce"]) for name, box in self.boxes().items()}
+        return {name: (f"inv_{id}", attempt) for name, (id, attempt) in found.items()}
 
     def check_usage(self, invocations):
         usage = {}
@@ -209,7 +213,11 @@ class Lane:
         held = {box: of for box, of in self.ledger().items() if of[0] in invocations}
         lost = {box: of for box, of in held.items() if usage.get(box) != of}
         assert not lost, f"sandboxes without their usage record: {lost}"
-        assert not usage.keys() - held.keys(), "usage of sandboxes that never were"
+        ahead = {name: box for name, box in self.boxes().items() if name not in held and box["template"] != "base"}
+        unbilled = [name for name, box in ahead.items() if box["programs"] > 0 and name not in usage]
+        assert not unbilled, f"sandboxes that were made ahead, used, and have no usage record: {unbilled}"
+        assert max([box["programs"] for box in ahead.values()], default=0) <= 1, "a sandbox was used twice"
+        assert not usage.keys() - held.keys() - ahead.keys(), "usage of sandboxes that never were"
 
     def check_events(self, results):
         """As often as need be, but under one webhook-id each."""

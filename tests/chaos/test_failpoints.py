@@ -27,6 +27,11 @@ def jobs(lane):
     lane.jobs(4)
 
 
+def warm_jobs(lane):
+    lane.warm(3)
+    lane.jobs(4)
+
+
 def many(lane):
     lane.jobs(40)
 
@@ -111,6 +116,7 @@ LOADS = {
     "gateway_key_begin": keyed, "gateway_key_done": keyed,
     "gateway_batch_begin": batch, "gateway_batch_done": batch, "gateway_deploy_done": deploy,
     "executor_permitted": jobs, "executor_read": jobs, "executor_leased": jobs, "executor_create": jobs, "executor_created": jobs,
+    "executor_warm": warm_jobs, "executor_warmed": warm_jobs, "executor_noted": warm_jobs,
     "executor_upload": large_prompt, "executor_started": jobs, "executor_spill": large_output, "executor_ended": jobs,
     "executor_chunk": large_output, "executor_willed": slow_commit, "executor_settling": jobs, "executor_settled": jobs, "executor_retried": failing,
     "executor_destroyed": jobs, "executor_released": jobs, "executor_cancel": canceled,
@@ -141,6 +147,8 @@ def prove(lane, daemon, name):
         wait = time.monotonic() + (12 if load in (dead_executor, dead_gateway, flushed) else 2)
         while points.left(name) and time.monotonic() < wait:
             time.sleep(0.02)
+    if load is warm_jobs:
+        lane.warm(0)
     lane.quiet()
     lane.check()
 

@@ -152,6 +152,10 @@ class World(SimStack):
         assert a.status == 201, a.body
         return self
 
+    def warm(self, n):
+        """So many sandboxes are made ahead for the agent."""
+        self.psql(f"update agent_versions set warm_min = {n}, warm_max = {n} where (warm_min, warm_max) <> ({n}, {n})")
+
     def revive(self):
         """Whatever died lives again, and is ready."""
         for kind, daemons in self.kinds().items():

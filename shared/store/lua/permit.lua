@@ -1,6 +1,7 @@
 -- The fleet-wide governor of one provider key: creates a second (token bucket) and live sandboxes (semaphore).
 -- KEYS: bucket live pause windows build-stream
--- ARGV: verb, boot, n, creates a second (0: unlimited), burst, live limit (0: unlimited), 'build' when they are for one
+-- ARGV: verb, boot, n, creates a second (0: unlimited), burst, live limit (0: unlimited), 'build' when they are for one,
+--   'any' when they are for no entry
 --   take n    : returns {granted, ms until more may be had}; nothing is granted while no entry waits on a stream,
 --               so that idle executors hold no permits
 --   give n    : n sandboxes of boot are gone
@@ -43,7 +44,7 @@ local granted, wait = 0, 0
 if verb == 'take' then
   local pause = redis.call('PTTL', KEYS[3])
   granted = n
-  local waiting = ARGV[7] == 'build' and redis.call('XLEN', KEYS[5]) or redis.call('HLEN', KEYS[4])
+  local waiting = ARGV[7] == 'any' and 1 or ARGV[7] == 'build' and redis.call('XLEN', KEYS[5]) or redis.call('HLEN', KEYS[4])
   if waiting == 0 then
     granted, wait = 0, 20
   end

@@ -1,0 +1,34 @@
+/* An attempt's steps, as the files that hold them share them: run.c has the table and the ends, acquire.c how
+ * it comes to a sandbox that was made ahead, or to a permit for one of its own. */
+#ifndef EXECUTOR_RUN_H
+#define EXECUTOR_RUN_H
+
+#include "job.h"
+
+enum run_step {
+    STEP_VERSION,
+    STEP_PROMPT,
+    STEP_WARM,
+    STEP_PERMIT,
+    STEP_CREATE,
+    STEP_UPLOAD,
+    STEP_START,
+    STEP_RUN
+};
+
+/* The invocation whose attempt stands at that step; NULL: an answer that came too late. */
+struct job *run_current(struct executor *x, struct uuid id, enum run_step step);
+
+/* Back to the queue as it came; it holds no sandbox. */
+void run_hand_back(struct job *j);
+
+/* acquire.c */
+void enter_warm(void *self);
+void late_warm(void *self);
+void enter_permit(void *self);
+void late_permit(void *self);
+/* A warm sandbox was gone before its program started: the attempt gets one of its own. False: it was not
+ * that. */
+bool warm_was_gone(struct job *j, const struct sandbox_failure *f);
+
+#endif
