@@ -111,9 +111,25 @@ void will_settled(struct will *w, const struct job *j)
         queue_will_drop(w->x->queue, w->x->boot, j->lease.id, j->lease.attempt);
 }
 
+static bool stands(const struct will *w, const struct queue_usage *u)
+{
+    const struct job *j = jobs_find(w->x->jobs, u->id);
+    return j != NULL && j->lease.attempt == u->attempt && (j->will != WILL_NONE || j->noted);
+}
+
+/* A Redis that came back with an older memory knows of what has been settled since. */
+static void on_read(void *arg, const struct queue_will *will, const struct err *err)
+{
+    struct will *w = arg;
+    for (size_t i = 0; err == NULL && i < will->usage_n; i++)
+        if (!stands(w, &will->usage[i]))
+            queue_will_drop(w->x->queue, w->x->boot, will->usage[i].id, will->usage[i].attempt);
+}
+
 void will_forgotten(struct will *w)
 {
     for (struct job *j = jobs_first(w->x->jobs); j != NULL; j = j->next)
         if (j->will != WILL_NONE)
             j->will = WILL_UNKNOWN;
+    queue_will_read(w->x->queue, w->x->boot, on_read, w);
 }

@@ -17,7 +17,8 @@ void will_free(struct will **w);
 /* The job's outcome is durable (or it has none): nothing of it needs to be in the will any more. */
 void will_settled(struct will *w, const struct job *j);
 
-/* Redis may have lost its memory: what stood there is written again. */
+/* Redis may have lost its memory, or be back with an older one: what is to stand there is written again, and
+ * what is not goes. */
 void will_forgotten(struct will *w);
 
 #endif

@@ -296,3 +296,20 @@ def test_permits_come_back(make):
     pool(s, 0)
     ready(s, 0)
     until("none is held", lambda: held() == 0)
+
+
+def test_a_redis_with_an_older_memory_keeps_no_old_will(make):
+    """It was saved while a job ran, and comes back when that has long been settled."""
+    s = make()
+    pool(s, 1)
+    ready(s, 1)
+    a = s.client.submit(s.agent, json.dumps({"sim": {"run_ms": 1000}}))
+    until("it runs", lambda: s.client.get(a.json["id"])["status"] == "running")
+    s.redis_cli("save")
+    assert s.redis_cli("keys", "sp:will:*") != ""
+    s.client.end(a.json["id"])
+    until("its will is gone", lambda: s.redis_cli("keys", "sp:will:*") == "")
+    s.redis.kill()
+    s.start_redis()
+    s.client.run(s.agent, "x")
+    until("the old will is gone, too", lambda: s.redis_cli("keys", "sp:will:*") == "")
