@@ -10,7 +10,7 @@
 #include "process.h"
 #include "stream.h"
 
-enum { MAX_START_BODY = 1 << 20, MAX_ARGS = 1024 };
+enum { MAX_START_BODY = 2 << 20, MAX_ARGS = 1024 };
 
 static const char *code_of(const struct err *err)
 {
@@ -161,7 +161,7 @@ static void rpc_start(void *arg, struct http_request *r, struct str body)
     if (start->doc != NULL)
         start_process(a, r, s, start);
     pairs_free(&start->spec.env);
-    json_free(&start->doc);
+    json_free_secret(&start->doc);
     free(start);
 }
 

@@ -14,12 +14,19 @@ void buf_init(struct buf *b, size_t max)
     *b = (struct buf){.max = max};
 }
 
+void buf_init_secret(struct buf *b, size_t max)
+{
+    *b = (struct buf){.max = max, .secret = true};
+}
+
 void buf_deinit(struct buf *b)
 {
     if (b == NULL)
         return;
+    if (b->secret && b->data != NULL)
+        explicit_bzero(b->data, b->cap);
     free(b->data);
-    buf_init(b, b->max);
+    *b = (struct buf){.max = b->max, .secret = b->secret};
 }
 
 void buf_clear(struct buf *b)
@@ -33,9 +40,14 @@ static bool grow(struct buf *b, size_t need)
     size_t cap = b->cap != 0 ? b->cap : FIRST_BYTES;
     while (cap < need)
         cap *= 2;
-    char *data = realloc(b->data, cap);
+    char *data = b->secret ? malloc(cap) : realloc(b->data, cap);
     if (data == NULL)
         return false;
+    if (b->secret && b->data != NULL) { /* realloc would leave a copy behind */
+        memcpy(data, b->data, b->len);
+        explicit_bzero(b->data, b->cap);
+        free(b->data);
+    }
     b->data = data;
     b->cap = cap;
     return true;

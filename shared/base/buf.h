@@ -19,10 +19,14 @@ struct buf {
     size_t cap;  /* bytes allocated */
     size_t max;  /* the cap on len */
     bool failed; /* sticky: an append did not fit */
+    bool secret; /* what it held is wiped wherever it lets memory go */
 };
 
 /* A buffer that holds at most max bytes. Allocates nothing yet. */
 void buf_init(struct buf *b, size_t max);
+
+/* The same for secrets: its memory is wiped before it is given back, also when it grows. */
+void buf_init_secret(struct buf *b, size_t max);
 
 /* Frees the memory; the buffer is as after buf_init. NULL is fine. */
 void buf_deinit(struct buf *b);

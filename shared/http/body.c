@@ -56,6 +56,16 @@ void body_drop(struct http_request *r)
     r->body_held = 0;
 }
 
+void http_secret_body(struct http_request *r)
+{
+    r->body.secret = true;
+}
+
+void http_body_secret(struct http_body *b)
+{
+    b->bytes.secret = true;
+}
+
 struct http_body *http_body_take(struct http_request *r)
 {
     struct http_body *b = calloc(1, sizeof *b);

@@ -100,6 +100,8 @@ static void transfer_free(struct http_transfer *t)
     free(t->next_token);
     if (c->telling == t)
         c->telling = NULL;
+    if (t->copied_bytes > 0)
+        explicit_bzero((char *)t->call.body.p, t->copied_bytes);
     free(t);
 }
 
@@ -246,6 +248,7 @@ static struct http_transfer *transfer_new(struct http_client *c, const struct ht
     if (z.body > 0) {
         memcpy(text + n, call->body.p, z.body);
         t->call.body.p = text + n;
+        t->copied_bytes = call->body_secret ? z.body : 0;
     }
     if (t->call.max_body == 0)
         t->call.max_body = BODY_MAX;

@@ -46,6 +46,7 @@ struct http_call {
     const char *const *headers; /* "Name: value", NULL-ended; copied; may be NULL */
     struct str body;            /* copied unless body_borrowed */
     bool body_borrowed;         /* body stays valid until done or cancel: large prompts are not copied */
+    bool body_secret;           /* the copy is wiped when the call is over */
     bool once;       /* never send it a second time (ERR_PROTOCOL instead): libcurl else repeats any request
                       * by itself when a kept connection turns out dead before the answer's first byte */
     size_t max_body; /* cap on the collected answer; default 1 MiB */

@@ -130,10 +130,15 @@ typedef void http_body_fn(void *arg, struct http_request *req, struct str body);
  * 100-continue` is answered by the server. */
 void http_read_body(struct http_request *r, size_t max_bytes, http_body_fn *fn, void *arg);
 
+/* The body holds a secret: its memory is wiped when it is let go. Called behind http_read_body, or on one
+ * that was taken over. */
+void http_secret_body(struct http_request *r);
+
 /* Takes a collected body over: it stays, counted by the server, until it is freed. NULL without memory. */
 struct http_body;
 struct http_body *http_body_take(struct http_request *r);
 struct str http_body_view(const struct http_body *b);
+void http_body_secret(struct http_body *b);
 void http_body_free(struct http_body **b);
 
 struct http_body_stream {

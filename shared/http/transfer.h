@@ -27,9 +27,10 @@ struct http_transfer {
     CURL *easy;
     struct http_call call; /* its pointers lead into `text` below */
     struct curl_slist *headers;
-    struct buf body; /* collected, or gathered for on_data */
-    bool begun;      /* a `once` call was sent */
-    bool is_stream;  /* a 2xx body goes to on_data */
+    size_t copied_bytes; /* of a body that is to be wiped; else 0 */
+    struct buf body;     /* collected, or gathered for on_data */
+    bool begun;          /* a `once` call was sent */
+    bool is_stream;      /* a 2xx body goes to on_data */
     bool too_large;
     bool was_cut;    /* the answer was longer than a `cut` call reads */
     bool refused;    /* the guard refused an address */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crypto/crypto.h"
 #include "json/scan.h"
 
 struct json {
@@ -105,6 +106,22 @@ void json_free(struct json **doc)
     json_facts_deinit(&(*doc)->facts);
     free(*doc);
     *doc = NULL;
+}
+
+static void wipe(cJSON *v)
+{
+    for (; v != NULL; v = v->next) {
+        if (v->valuestring != NULL)
+            crypto_wipe(v->valuestring, strlen(v->valuestring));
+        wipe(v->child); /* JSON_MAX_DEPTH bounds it */
+    }
+}
+
+void json_free_secret(struct json **doc)
+{
+    if (doc != NULL && *doc != NULL)
+        wipe((*doc)->root);
+    json_free(doc);
 }
 
 const struct json_value *json_root(const struct json *doc)

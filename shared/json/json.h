@@ -28,6 +28,8 @@ struct json_value; /* a value inside it; NULL stands for "absent" everywhere bel
 /* Scans, then parses. Keeps `text` by reference: it must outlive the document. NULL and *err on failure. */
 struct json *json_parse(struct str text, struct err *err);
 void json_free(struct json **doc);
+/* The same for a document that holds secrets: its strings are wiped first. The text is its owner's. */
+void json_free_secret(struct json **doc);
 const struct json_value *json_root(const struct json *doc);
 
 enum json_type { JSON_ABSENT, JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };

@@ -18,7 +18,7 @@
 #include "sandbox/e2b_event.h"
 
 enum {
-    REQUEST_BYTES = 1024 * 1024,
+    REQUEST_BYTES = 2 * 1024 * 1024,
     SCRATCH_BYTES = CONNECT_FRAME_MAX,
     HEALTH_MS = 5000,
     DRAIN_MS = 2000,
@@ -170,7 +170,7 @@ static void open_stream(struct process *p, const char *path, struct str message,
 {
     struct buf url, body;
     buf_init(&url, URL_BYTES);
-    buf_init(&body, REQUEST_BYTES + CONNECT_HEAD_BYTES);
+    buf_init_secret(&body, REQUEST_BYTES + CONNECT_HEAD_BYTES); /* environments hold secrets */
     struct e2b_headers h = {.count = 0};
     e2b_data_headers(&h, &p->sandbox);
     e2b_header(&h, "Content-Type", STR("application/connect+json"));
@@ -184,6 +184,7 @@ static void open_stream(struct process *p, const char *path, struct str message,
         .url = fine && e2b_data_url(p->r.e2b, &p->sandbox, path, &url) ? buf_cstr(&url) : NULL,
         .headers = h.list,
         .body = buf_view(&body),
+        .body_secret = true,
         .once = true,
         .max_body = 64 * 1024,
         .idle_timeout_ms = E2B_SILENCE_MS,
@@ -467,7 +468,7 @@ struct sandbox_request *e2b_spawn(struct provider *provider, const struct sandbo
     connect_init(&p->decoder);
     buf_init(&p->scratch, SCRATCH_BYTES);
     struct buf message;
-    buf_init(&message, REQUEST_BYTES);
+    buf_init_secret(&message, REQUEST_BYTES);
     start_message(spec, &message);
     struct str text = buf_view(&message);
     if (message.failed)
