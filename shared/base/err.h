@@ -50,6 +50,9 @@ enum err_retry {
     X(ERR_BODY_TOO_LARGE, "body_too_large", 413, RETRY_NEVER, "The body exceeds the limit.")                 \
     X(ERR_PROMPT_TOO_LARGE, "prompt_too_large", 413, RETRY_NEVER, "The prompt exceeds the limit.")           \
     X(ERR_METADATA_TOO_LARGE, "metadata_too_large", 413, RETRY_NEVER, "The metadata exceeds the limit.")     \
+    X(ERR_SECRET_TOO_LARGE, "secret_too_large", 413, RETRY_NEVER,                                            \
+      "The value or environment exceeds the limit.")                                                         \
+    X(ERR_SECRETS_FULL, "too_many_secrets", 409, RETRY_NEVER, "The agent has as many secrets as it may.")    \
     X(ERR_URI_TOO_LONG, "uri_too_long", 414, RETRY_NEVER, "The request target exceeds the limit.")           \
     X(ERR_MEDIA_TYPE, "unsupported_media_type", 415, RETRY_NEVER, "The content type is not supported here.") \
     X(ERR_RANGE, "range_not_satisfiable", 416, RETRY_NEVER, "The range lies outside the content.")           \
@@ -87,6 +90,10 @@ enum err_retry {
       "The sandbox provider failed and the retries are spent.")                                              \
     X(ERR_JOB_SANDBOX_LOST, "sandbox_lost", 200, RETRY_NEVER,                                                \
       "The sandbox was lost and the re-runs are spent.")                                                     \
+    X(ERR_JOB_MISSING_SECRET, "missing_secret", 200, RETRY_NEVER,                                            \
+      "A secret that the agent requires is not set.")                                                        \
+    X(ERR_JOB_SECRET, "secret_unreadable", 200, RETRY_NEVER,                                                 \
+      "A secret or environment of the job cannot be opened.")                                                \
     X(ERR_JOB_POISON, "poison", 200, RETRY_NEVER, "The job brought executors down and is not tried again.")  \
     X(ERR_JOB_BUILD, "build_failed", 200, RETRY_NEVER, "The agent's build failed.")
 

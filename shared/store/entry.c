@@ -3,7 +3,9 @@
 
 #include <string.h>
 
-enum { ENTRY_VERSION = 3 };
+/* An entry with an environment has another number, for the sake of executors from before: they shall refuse
+ * it, not run it without. */
+enum { ENTRY_VERSION = 3, ENTRY_VERSION_ENV = 4 };
 
 static void put(struct buf *b, uint64_t v, size_t bytes)
 {
@@ -65,7 +67,7 @@ static void get_trace(struct reader *r, struct traceparent *t)
 
 bool entry_encode(const struct entry *e, struct buf *out)
 {
-    put(out, ENTRY_VERSION, 1);
+    put(out, e->env ? ENTRY_VERSION_ENV : ENTRY_VERSION, 1);
     put(out, (uint64_t)e->kind, 1);
     buf_append(out, e->id.b, sizeof e->id.b);
     put(out, (uint32_t)e->tenant, 4);
@@ -105,9 +107,10 @@ static bool plausible(const struct entry *e)
 bool entry_decode(struct str body, struct entry *e)
 {
     struct reader r = {.p = (const uint8_t *)body.p, .left = body.n};
-    if (get(&r, 1) != ENTRY_VERSION)
+    uint64_t version = get(&r, 1);
+    if (version != ENTRY_VERSION && version != ENTRY_VERSION_ENV)
         return false;
-    *e = (struct entry){.kind = (enum entry_kind)get(&r, 1)};
+    *e = (struct entry){.env = version == ENTRY_VERSION_ENV, .kind = (enum entry_kind)get(&r, 1)};
     e->id = get_uuid(&r);
     e->tenant = (int32_t)get(&r, 4);
     e->agent = get_uuid(&r);

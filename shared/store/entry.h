@@ -32,6 +32,7 @@ struct entry {
     wall_t queue_deadline; /* not started by then: expired */
     wall_t ready;          /* when it could first have run: created, or a retry's not_before */
     struct traceparent trace;
+    bool env; /* an environment came with it: sealed, in PostgreSQL */
     uint32_t prompt_bytes;
     bool prompt_inline; /* prompt holds it; else it is in PostgreSQL */
     struct str prompt;  /* a view into the decoded body */

@@ -59,6 +59,7 @@ static void write_output(struct json_writer *w, const struct record *r, enum for
         jw_null(w);
     write_url(w, "output_url", r->id, "output");
     jw_kbool(w, "output_truncated", ended && r->output_truncated);
+    jw_kbool(w, "output_redacted", ended && r->output_redacted);
 }
 
 static void write_error(struct json_writer *w, const struct record *r)

@@ -19,7 +19,7 @@
 #define RESULT_COLUMNS(output, logs)                                                     \
     "r.status, r.attempt, r.exit_code, r.signal, r.error_code, r.error_message, " output \
     ", r.output_bytes, r.output_truncated, " logs                                        \
-    ", r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at"
+    ", r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at, coalesce(r.output_redacted, false)"
 #define USAGE_COLUMNS                                                                         \
     "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes, " \
     "u.sandbox, coalesce(u.boot, r.executor)"
@@ -92,6 +92,7 @@ enum column {
     C_LOGS_TRUNCATED,
     C_STARTED,
     C_FINISHED,
+    C_REDACTED,
     C_QUEUE_MS,
     C_START_MS,
     C_RUN_MS,
@@ -121,6 +122,7 @@ static void read_result(const struct pg_result *r, int row, struct record *out)
     out->output_inline = !pg_is_null(r, row, C_OUTPUT);
     out->output_bytes = pg_get_int8(r, row, C_OUTPUT_BYTES);
     out->output_truncated = pg_get_bool(r, row, C_OUTPUT_TRUNCATED);
+    out->output_redacted = pg_get_bool(r, row, C_REDACTED);
     out->logs = pg_get_str(r, row, C_LOGS);
     out->logs_inline = !pg_is_null(r, row, C_LOGS);
     out->logs_bytes = pg_get_int8(r, row, C_LOGS_BYTES);

@@ -42,7 +42,7 @@ struct record {
     struct str output;
     bool output_inline;
     int64_t output_bytes;
-    bool output_truncated;
+    bool output_truncated, output_redacted;
     struct str logs;
     bool logs_inline;
     int64_t logs_bytes;

@@ -24,6 +24,7 @@ struct retry_source {
     int32_t prompt_bytes;
     struct str metadata, traceparent; /* empty: none */
     enum inv_state state;             /* INV_NONE: it has not ended */
+    struct str env, env_key;          /* sealed; env empty: none */
     bool hooked;
     struct webhook_hook hook;
 };

@@ -24,16 +24,17 @@ struct settler {
 static const char sql[] =
     "WITH d AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::uuid[], $5::int2[], $6::int4[], "
     "$7::text[], $8::text[], $9::text[], $10::bytea[], $11::int8[], $12::bool[], $13::bytea[], $14::int8[], "
-    "$15::bool[], $16::timestamptz[], $17::timestamptz[], $40::uuid[]) AS d (id, tenant, attempt, boot, "
+    "$15::bool[], $16::timestamptz[], $17::timestamptz[], $40::uuid[], $44::bool[]) AS d (id, tenant, "
+    "attempt, boot, "
     "status, "
     "exit_code, "
     "signal, error_code, error_message, output, output_bytes, output_truncated, logs, logs_bytes, "
     "logs_truncated, "
-    "started_at, finished_at, executor)), "
+    "started_at, finished_at, executor, output_redacted)), "
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at, "
-    "executor) "
+    "executor, output_redacted) "
     "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, tenant, status), " SQL_BATCH_ENDED
         WEBHOOK_OUTBOX_SQL(
             "$37",
@@ -195,6 +196,8 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     COLUMN(PG_TIMESTAMPTZ, o->has_usage, put_time_or_null(p, o->started_at));
     COLUMN(PG_UUID, o->what == OUTCOME_RETRY, put_executor(p, o, true));
     COLUMN(PG_TIMESTAMPTZ, o->what == OUTCOME_RETRY, pg_put_time(p, o->finished_at));
+    COLUMN(PG_BOOL, o->what == OUTCOME_RESULT,
+           o->output_redacted ? pg_put_bool(p, true) : pg_put_null(p, PG_BOOL));
 }
 
 /* The answer's rows in any order; the group is sorted by id. */

@@ -41,6 +41,7 @@ struct outcome {
     struct str output;
     int64_t output_bytes;
     bool output_truncated;
+    bool output_redacted; /* values of secrets were taken out of it */
     bool logs_in_blobs;
     struct str logs;
     int64_t logs_bytes;

@@ -46,11 +46,16 @@ static const char sql_small[] = "INSERT INTO invocations (" INVOCATION_COLUMNS
     "s AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames) "            \
     "SELECT id, 1::int2, tenant, not_before, 'not_before', 0::int2, 0::int2 FROM unnest($24::uuid[], " \
     "$25::int4[], $26::timestamptz[]) AS s (id, tenant, not_before)"
+/* Environments, sealed. */
+#define ENV_INSERT                                                   \
+    "v AS (INSERT INTO invocation_env (id, tenant, key_id, sealed) " \
+    "SELECT * FROM unnest($32::uuid[], $33::int4[], $34::text[], $35::bytea[])"
 static const char sql_large[] =
     "WITH " CHUNKS_GIVEN CHUNKS_COPIED CHUNKS_END "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS
-    ") SELECT * FROM " HOOK_ARRAYS " ON CONFLICT DO NOTHING), " START_INSERT " ON CONFLICT DO NOTHING) "
-    "INSERT INTO invocations (" INVOCATION_COLUMNS ", retry_of) SELECT * FROM " INVOCATION_ARRAYS
-    ", $27::uuid[]) ON CONFLICT (id) DO NOTHING";
+    ") SELECT * FROM " HOOK_ARRAYS " ON CONFLICT DO NOTHING), " START_INSERT
+    " ON CONFLICT DO NOTHING), " ENV_INSERT " ON CONFLICT DO NOTHING) "
+    "INSERT INTO invocations (" INVOCATION_COLUMNS ", retry_of, env) SELECT * FROM " INVOCATION_ARRAYS
+    ", $27::uuid[], $36::bool[]) ON CONFLICT (id) DO NOTHING";
 
 static const struct submission *sub_of(const struct writer_row *row)
 {
@@ -164,6 +169,17 @@ static void put_retries(struct pg_params *p, struct writer_row *const *rows, siz
     pg_put_uuid(p, high);
 }
 
+#define ENV(type, put) COLUMN_OF(type, s->env.n > 0, put)
+
+static void put_environments(struct pg_params *p, struct writer_row *const *rows, size_t n)
+{
+    ENV(PG_UUID, pg_put_uuid(p, s->row.key));
+    ENV(PG_INT4, pg_put_int4(p, s->tenant));
+    ENV(PG_TEXT, pg_put_text(p, s->env_key));
+    ENV(PG_BYTEA, pg_put_bytea(p, s->env));
+    COLUMN(PG_BOOL, s->env.n > 0 ? pg_put_bool(p, true) : pg_put_null(p, PG_BOOL));
+}
+
 static void put_trace(struct pg_params *p, const struct submission *s)
 {
     char text[TRACEPARENT_TEXT_BYTES];
@@ -196,6 +212,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     put_hooks(p, rows, n);
     put_starts(p, rows, n);
     put_retries(p, rows, n);
+    put_environments(p, rows, n);
 }
 
 static void group_done(void *arg, struct writer_row *row, const struct err *err)
@@ -240,14 +257,16 @@ void submitter_free(struct submitter **s)
 #define ONLY_OURS " WHERE EXISTS (SELECT FROM k)"
 static const char sql_keyed[] =
     "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
-    "SELECT t, $32, $33, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
+    "SELECT t, $37, $38, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
     "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = "
     "excluded.invocation, "
     "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), " CHUNKS_GIVEN
         ONLY_OURS CHUNKS_COPIED ONLY_OURS CHUNKS_END "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS
     ") SELECT * FROM " HOOK_ARRAYS ONLY_OURS " ON CONFLICT DO NOTHING), " START_INSERT ONLY_OURS
+    " ON CONFLICT DO NOTHING), " ENV_INSERT ONLY_OURS
     " ON CONFLICT DO NOTHING) INSERT INTO invocations (" INVOCATION_COLUMNS
-    ", retry_of) SELECT * FROM " INVOCATION_ARRAYS ", $27::uuid[])" ONLY_OURS " ON CONFLICT (id) DO NOTHING";
+    ", retry_of, env) SELECT * FROM " INVOCATION_ARRAYS ", $27::uuid[], $36::bool[])" ONLY_OURS
+    " ON CONFLICT (id) DO NOTHING";
 
 static const char sql_key_owner[] =
     "SELECT invocation, fingerprint FROM idempotency WHERE tenant = $1 AND key = $2";
@@ -364,8 +383,9 @@ int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms,
     sub->row.key = uuid_new();
     sub->row.deadline = mono_add_ms(loop_now(s->loop), deadline_ms);
     sub->row.bytes = (size_t)submission_prompt_bytes(sub) + sub->metadata.n + 160 +
-                     (sub->hook != NULL ? sub->hook->url.n + 200 : 0);
-    sub->row.is_large = sub->hook != NULL || sub->not_before.us != 0 || !uuid_is_zero(sub->retry_of);
+                     (sub->hook != NULL ? sub->hook->url.n + 200 : 0) + sub->env.n;
+    sub->row.is_large =
+        sub->hook != NULL || sub->env.n > 0 || sub->not_before.us != 0 || !uuid_is_zero(sub->retry_of);
     sub->replayed = false;
     if (sub->idempotency_key.n > 0)
         return keyed_put(s, sub, err);

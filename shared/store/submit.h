@@ -36,6 +36,7 @@ struct submission {
     struct traceparent trace;
     wall_t not_before;          /* 0: at once; queue_timeout_ms then covers the time until it, too */
     struct webhook_hook *hook;  /* the owner's; NULL: none */
+    struct str env, env_key;    /* its environment, sealed, and the key's id; env empty: none */
     struct str idempotency_key; /* empty: none */
     uint8_t fingerprint[SHA256_BYTES];
     bool replayed; /* answer: the key was used before; row.key is that invocation's id */
