@@ -16,8 +16,8 @@ struct call {
     struct gateway *g;
     struct http_request *req; /* NULL: the client is gone, or has its answer */
     const struct route *route;
-    struct str arg; /* what the route's {…} matched; a copy */
-    char arg_text[96];
+    struct str arg, arg2; /* what the route's first and second {…} matched; copies */
+    char arg_text[96], arg2_text[96];
     int32_t tenant; /* set by authentication */
     struct uuid api_key;
     int pending; /* asynchronous work under way */

@@ -5,6 +5,7 @@
 
 #include "base/id.h"
 #include "cursor.h"
+#include "env_input.h"
 #include "loop/loop.h"
 #include "loop/work.h"
 #include "metrics.h"
@@ -41,6 +42,7 @@ struct gateway {
     struct streams *streams; /* live streams */
     struct health *health;
     struct webhook_rules webhook_rules;
+    struct env_rules env_rules;
     struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;
     int uploads;           /* archives on their way (deploy.c) */

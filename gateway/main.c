@@ -357,7 +357,8 @@ static int run(void *arg)
     app->drain = loop_timer_new(g->loop, drained, app);
     app->key = loop_timer_new(g->loop, read_key, app);
     if (crypto_init(&err) != 0 || webhook_rules_init(&g->webhook_rules, g->settings, &err) != 0 ||
-        open_stores(app, &err) != 0 || open_modules(app, &err) != 0) {
+        env_rules_init(&g->env_rules, g->settings, &err) != 0 || open_stores(app, &err) != 0 ||
+        open_modules(app, &err) != 0) {
         log_error("cannot start", LF_ERR(&err));
         app->status = 1;
     } else {

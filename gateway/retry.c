@@ -3,9 +3,9 @@
  *   body -> what is repeated is read -> (the version that serves is looked up) -> as any submission
  * (submit.h)
  *
- * The new one has the old one's agent, version, prompt, limits, priority, metadata, retry rules and webhook;
- * it belongs to no batch and begins at once. A large prompt is copied inside PostgreSQL, so that it never
- * passes through here. */
+ * The new one has the old one's agent, version, prompt, limits, priority, metadata, retry rules, webhook
+ * and environment (still sealed: it is bound to tenant and agent, not to the id); it belongs to no batch and
+ * begins at once. A large prompt is copied inside PostgreSQL, so that it never passes through here. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,7 +13,7 @@
 #include "store/retry_source.h"
 #include "submit.h"
 
-enum { STORE_MS = 5000, BODY_MAX_BYTES = 4096, KEPT_BYTES = 192 * 1024 };
+enum { STORE_MS = 5000, BODY_MAX_BYTES = 4096, KEPT_BYTES = 288 * 1024 };
 
 struct retry {
     struct submit s; /* first: the call's data */
@@ -79,6 +79,7 @@ static bool take(struct submit *s, const struct retry_source *source)
     s->arena = arena_new(KEPT_BYTES);
     return s->arena != NULL && keep(s->arena, source->slug, &s->agent.slug) &&
            keep(s->arena, source->prompt, &sub->prompt) && keep(s->arena, source->metadata, &sub->metadata) &&
+           keep(s->arena, source->env, &sub->env) && keep(s->arena, source->env_key, &sub->env_key) &&
            keep_hook(s, source);
 }
 

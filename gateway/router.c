@@ -15,6 +15,7 @@
 #include "invocations.h"
 #include "ratelimit.h"
 #include "schedules.h"
+#include "secrets.h"
 #include "versions.h"
 #include "webhooks.h"
 
@@ -37,6 +38,9 @@ static const struct operation_handler handlers[] = {
     {"getAgent", agent_show},
     {"listVersions", versions_list},
     {"rollbackAgent", agent_rollback},
+    {"listSecrets", secrets_list_call},
+    {"setSecret", secret_put_call},
+    {"deleteSecret", secret_delete_call},
     {"createSchedule", schedule_create},
     {"listSchedules", schedules_list},
     {"getSchedule", schedule_show},
@@ -72,18 +76,21 @@ struct contract *router_contract(struct err *err)
 
 static const char *const method_names[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "?"};
 
-/* Whether path fits the pattern; *arg is what the last "{}" matched. */
-static bool matches(const char *pattern, struct str path, struct str *arg)
+enum { ARGS = 2 };
+
+/* Whether path fits the pattern; args are what its "{}" matched, ARGS at most. */
+static bool matches(const char *pattern, struct str path, struct str args[ARGS])
 {
     struct str want = str_of(pattern), have = path, w, h;
+    int n = 0;
     for (;;) {
         bool more = str_split(&want, '/', &w);
         if (str_split(&have, '/', &h) != more)
             return false;
         if (!more)
             return true;
-        if (str_eq_c(w, "{}") && h.n > 0)
-            *arg = h;
+        if (str_eq_c(w, "{}") && h.n > 0 && n < ARGS)
+            args[n++] = h;
         else if (!str_eq(w, h))
             return false;
     }
@@ -127,13 +134,18 @@ static void not_found(struct call *c, struct buf *allow)
     call_fail_code(c, ERR_METHOD, NULL);
 }
 
-static void dispatch(struct call *c, const struct route *r, struct str arg)
+/* Longer than any id or name: matches none. */
+static struct str take_arg(struct str arg, char *text, size_t text_bytes)
+{
+    str_copy(arg, text, text_bytes);
+    return str_of(text);
+}
+
+static void dispatch(struct call *c, const struct route *r, const struct str args[ARGS])
 {
     c->route = r;
-    if (arg.n >= sizeof c->arg_text)
-        arg.n = 0; /* longer than any id or slug: matches none */
-    str_copy(arg, c->arg_text, sizeof c->arg_text);
-    c->arg = str_of(c->arg_text);
+    c->arg = take_arg(args[0], c->arg_text, sizeof c->arg_text);
+    c->arg2 = take_arg(args[1], c->arg2_text, sizeof c->arg2_text);
     if (r->open)
         handle(c);
     else
@@ -150,15 +162,15 @@ void router_request(void *arg, struct http_request *req)
     }
     http_set_data(req, c);
     enum http_method method = http_method_of(req);
-    struct str arg_seg = str_of(NULL);
     struct buf allow;
     buf_init(&allow, 128);
     for (const struct route *r = contract_routes(g->contract); r != NULL; r = r->next) {
-        if (!matches(r->path, http_path(req), &arg_seg))
+        struct str args[ARGS] = {str_of(NULL), str_of(NULL)};
+        if (!matches(r->path, http_path(req), args))
             continue;
         if (r->method == method || (r->method == HTTP_M_GET && method == HTTP_M_HEAD)) {
             buf_deinit(&allow);
-            dispatch(c, r, arg_seg);
+            dispatch(c, r, args);
             return;
         }
         buf_printf(&allow, "%s%s", allow.len > 0 ? ", " : "", method_names[r->method]);

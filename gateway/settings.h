@@ -20,6 +20,7 @@ struct settings {
     int64_t drain_ms;
     bool reuse_port;
     struct secret *webhook_public_key; /* NULL: none; webhooks are refused */
+    struct secret *env_public_key;     /* NULL: none; secrets and env are refused */
     char *webhook_ports;
     char *webhook_allow;
 };

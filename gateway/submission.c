@@ -168,7 +168,13 @@ static int check_names(const struct json_value *root, const char *const *own, st
     if (json_known_fields(root, known, err) != 0)
         return -1;
     for (size_t i = 0; i < sizeof coming_fields / sizeof *coming_fields; i++)
-        if (json_get(root, coming_fields[i]) != NULL && !is_own(own, coming_fields[i]))
+        if (json_get(root, coming_fields[i]) != NULL && !is_own(own, coming_fields[i]) &&
+            strcmp(coming_fields[i], "env") == 0)
+            return err_set(
+                err, ERR_UNSUPPORTED,
+                "env goes with single submissions only: give it to POST /v1/invocations, or make it a "
+                "secret of the agent");
+        else if (json_get(root, coming_fields[i]) != NULL && !is_own(own, coming_fields[i]))
             return err_set(err, ERR_UNSUPPORTED, "\"%s\" is not available in this version", coming_fields[i]);
     return 0;
 }

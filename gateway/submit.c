@@ -14,6 +14,7 @@
 #include "invocations.h"
 #include "json/json.h"
 #include "json/writer.h"
+#include "model/environment.h"
 #include "show.h"
 #include "submit.h"
 
@@ -23,7 +24,13 @@ static void submit_free(void *data)
     if (s->hook != NULL)
         crypto_wipe(s->hook->secret, sizeof s->hook->secret);
     free(s->hook);
+    if (s->env_given) {
+        json_free_secret(&s->doc);
+        if (s->body != NULL)
+            http_body_secret(s->body);
+    }
     json_free(&s->doc);
+    buf_deinit(&s->env);
     free(s->key);
     http_body_free(&s->body);
     arena_free(&s->arena);
@@ -60,6 +67,7 @@ struct submit *submit_new(struct call *c, size_t bytes)
         return NULL;
     }
     s->c = c;
+    buf_init(&s->env, SUBMISSION_ENV_MAX_BYTES + SUBMISSION_ENV_MAX * 8 + SEAL_PLACE_OVERHEAD_BYTES);
     s->began = loop_now(c->g->loop);
     c->data = s;
     c->free_data = submit_free;
@@ -90,6 +98,7 @@ static struct entry entry_of(const struct submission *sub)
                           .queue_deadline = {.us = created.us + sub->queue_timeout_ms * 1000},
                           .ready = created,
                           .trace = sub->trace,
+                          .env = sub->env.n > 0,
                           .prompt_bytes = (uint32_t)submission_prompt_bytes(sub),
                           .prompt_inline = submission_prompt_bytes(sub) <= INV_ENTRY_PROMPT_BYTES,
                           .prompt = sub->prompt};
@@ -230,6 +239,21 @@ static int read_hook(struct submit *s, struct err *err)
     return webhook_read_hook(&s->c->g->webhook_rules, s->c->tenant, v, s->hook, err);
 }
 
+/* Its environment is sealed at once; in clear it stays in the body until the commit, for the sake of the
+ * rest. */
+static int read_env(struct submit *s, struct err *err)
+{
+    const struct json_value *v = json_get(json_root(s->doc), "env");
+    const struct env_rules *rules = &s->c->g->env_rules;
+    if (v == NULL)
+        return 0;
+    if (env_read_object(rules, s->c->tenant, s->agent.slug, v, &s->env, err) != 0)
+        return -1;
+    s->sub.env = buf_view(&s->env);
+    s->sub.env_key = str_of(rules->key.id);
+    return 0;
+}
+
 static void on_body(void *arg, struct http_request *req, struct str body)
 {
     struct submit *s = arg;
@@ -242,9 +266,10 @@ static void on_body(void *arg, struct http_request *req, struct str body)
         err_set(&err, ERR_OVERLOADED, "no memory");
     else
         s->doc = json_parse(http_body_view(s->body), &err);
-    static const char *const own[] = {"webhook", "not_before", NULL};
+    static const char *const own[] = {"webhook", "not_before", "env", NULL};
+    s->env_given = s->doc != NULL && json_get(json_root(s->doc), "env") != NULL;
     if (s->doc == NULL || submission_read(s->doc, own, &s->sub, &s->agent, &err) != 0 ||
-        read_hook(s, &err) != 0) {
+        read_hook(s, &err) != 0 || read_env(s, &err) != 0) {
         call_fail(c, &err);
         return;
     }

@@ -19,6 +19,8 @@ struct submit {
     bool stream; /* events are asked for */
     mono_t began;
     struct webhook_input *hook; /* NULL: none */
+    struct buf env;             /* its environment, sealed; empty: none */
+    bool env_given;             /* body and document hold it in clear */
     struct http_body *body;     /* the document's text */
     struct arena *arena;        /* of a retry: what it repeats */
 };

@@ -92,7 +92,7 @@ def batch_of(client, n, query="", **fields):
 
 
 def path_value(r, stack, name, ids):
-    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"]}.get(name, [text_of(r, 8)])
+    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"], "secret": ["TOKEN"]}.get(name, [text_of(r, 8)])
     return r.choice(good) if r.random() < 0.6 else r.choice([UNKNOWN, text_of(r, 1 + r.randrange(30)), "%00", "..", "x" * 200])
 
 
@@ -170,7 +170,7 @@ class Maker:
 
     def values(self, operation, id=None):
         done = self.batch if operation.path.startswith("/v1/batches") else self.done
-        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook}
+        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN"}
         return {p["name"]: known.get(p["name"], "x") for p in operation.of("path")}
 
     def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True):
@@ -265,6 +265,27 @@ class Maker:
         for _ in range(51):
             a = tenant.call("POST", "/v1/webhooks", {"url": "https://hooks.example/z"})
         return a.status, a.headers, a.body
+
+    def setSecret_200(self, operation):
+        return self.call(operation, {"value": "a value"})
+
+    def setSecret_404(self, operation):
+        return self.call(operation, {"value": "a value"}, name="nobody")
+
+    def setSecret_409(self, operation):
+        tenant = Client(self.client.port, self.stack.new_key("many-secrets"))
+        tenant.deploy(AGENT, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+        for n in range(65):
+            a = tenant.call("PUT", f"/v1/agents/{AGENT}/secrets/N{n}", {"value": "x"})
+        return a.status, a.headers, a.body
+
+    def setSecret_501(self, operation):
+        a = Client(self.stack.keyless.port, self.stack.key).call("PUT", operation.target(self.values(operation)), {"value": "x"})
+        return a.status, a.headers, a.body
+
+    def deleteSecret_204(self, operation):
+        self.client.call("PUT", f"/v1/agents/{AGENT}/secrets/GOING", {"value": "x"})
+        return self.call(operation, secret="GOING")
 
     def any_501(self, operation):
         body = {"createWebhook": {"url": "https://hooks.example/"}, "submitInvocation": {
@@ -438,7 +459,7 @@ def _is_socket(pid, fd):
 def maker(stack, contract):
     stack.full = stack.add_gateway(SANDPIPER_GATEWAY_MAX_CONNECTIONS="2")
     stack.strict = stack.add_gateway(SANDPIPER_TENANT_REQUESTS_PER_SECOND="1", SANDPIPER_TENANT_BURST="1")
-    stack.keyless = stack.add_gateway(SANDPIPER_WEBHOOK_PUBLIC_KEY_FILE="")
+    stack.keyless = stack.add_gateway(SANDPIPER_WEBHOOK_PUBLIC_KEY_FILE="", SANDPIPER_ENV_PUBLIC_KEY_FILE="")
     m = Maker(stack, contract)
     m.open_id = m.client.submit(AGENT, json.dumps({"sim": {"run_ms": 600_000}}), timeout_s=900).json["id"]
     until("it runs", lambda: m.client.get(m.open_id)["status"] == "running")

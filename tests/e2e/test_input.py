@@ -207,7 +207,7 @@ def fields():
         ("nested: says where", {"retry": {"zzzzzz": 1}}, "retry"),
     ]:
         yield f"unknown field: {name}", S(**extra), 400, "unknown_field" if name != "timeout" else "unknown_field", word
-    for name in ("env", "files"):
+    for name in ("files",):
         yield f"not in this version: {name}", S(**{name: {}}), 400, "unsupported_feature", name
     for bad in (5, "tomorrow", "2999-01-01T00:00:00Z", {}):
         yield f"not_before of {bad!r}", S(not_before=bad), 400, "invalid_field", "not_before"
@@ -215,7 +215,7 @@ def fields():
     yield "no prompt", S(prompt=...), 400, "missing_field", "prompt"
     yield "an empty object", J("{}"), 400, "missing_field", "agent"
     right = {"agent": str, "prompt": str, "timeout_s": int, "queue_timeout_s": int, "priority": str, "metadata": dict,
-             "retry": dict}
+             "retry": dict, "env": dict}
     values = [("null", None), ("true", True), ("a number", 7), ("a fraction", 1.5), ("a string", "7"), ("an array", []),
               ("an object", {})]
     for field, kind in right.items():

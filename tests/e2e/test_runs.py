@@ -151,7 +151,7 @@ def test_bad_submissions_say_what_is_wrong(client):
         ({"agent": "echo", "prompt": "x", "priority": "urgent"}, 400, "invalid_field"),
         ({"agent": "echo", "prompt": "x", "metadata": []}, 400, "invalid_field"),
         ({"agent": "echo", "prompt": "x", "webhook": {"url": "http://localhost/x"}}, 400, "invalid_field"),
-            ({"agent": "echo", "prompt": "x", "env": {}}, 400, "unsupported_feature"),
+            ({"agent": "echo", "prompt": "x", "env": []}, 400, "invalid_field"),
         ({"agent": "nobody", "prompt": "x"}, 404, "agent_not_found"),
         ({"agent": "echo@99", "prompt": "x"}, 404, "agent_not_found"),
         ({"agent": "echo", "prompt": "x" * (4 * 1024 * 1024 + 1)}, 413, "prompt_too_large"),
