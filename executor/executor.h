@@ -33,6 +33,7 @@ struct executor {
     struct crash *crash;       /* last words */
     struct mirror *mirror;     /* output to those who watch */
     struct versions *versions; /* agent versions, cached */
+    struct secrets *secrets;   /* opened, for a moment */
     struct warm *warm;         /* sandboxes made ahead */
     struct metrics *metrics;
     struct spool_budget *spool;

@@ -8,6 +8,7 @@
 #include "base/culprit.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "environment.h"
 #include "intake.h"
 #include "mirror.h"
 
@@ -153,6 +154,7 @@ void job_free(struct job *j)
     if (j->free_aux != NULL)
         j->free_aux(j);
     mirror_over(j);
+    environment_drop(j);
     spool_deinit(&j->out);
     spool_deinit(&j->err);
     buf_deinit(&j->output_copy);

@@ -49,7 +49,10 @@ struct job {
     wall_t held_since;             /* a warm sandbox */
     mono_t asked_at, began_at, sandbox_at, ended_at;
     struct spool out, err;
-    struct tail *tail; /* the mirror's; NULL: nobody watches */
+    struct environment *environment;          /* secrets, opened; NULL: none */
+    struct redactor *redact_out, *redact_err; /* NULL: nothing is looked for */
+    bool out_redacted;                        /* something was taken out of stdout */
+    struct tail *tail;                        /* the mirror's; NULL: nobody watches */
 
     /* How it ended, filled on the way. */
     bool cut_off;  /* its stream broke and was not taken up again yet */

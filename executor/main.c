@@ -15,6 +15,7 @@
 #include "metrics.h"
 #include "mirror.h"
 #include "recorder.h"
+#include "secrets.h"
 #include "store/clock_keep.h"
 #include "store/schema_wait.h"
 #include "versions.h"
@@ -172,6 +173,7 @@ static int open_modules(struct app *app, struct err *err)
     struct executor *x = &app->x;
     x->jobs = jobs_new(x);
     x->versions = versions_new(x);
+    x->secrets = secrets_new(x, err);
     x->recorder = recorder_new(x);
     x->warm = warm_new(x);
     x->will = will_new(x);
@@ -184,8 +186,8 @@ static int open_modules(struct app *app, struct err *err)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     if (probes_open(x, &app->probes, err) != 0)
         return -1;
-    return x->mirror != NULL && x->leases != NULL && x->crash != NULL && x->intake != NULL &&
-                   x->build_intake != NULL
+    return x->secrets != NULL && x->mirror != NULL && x->leases != NULL && x->crash != NULL &&
+                   x->intake != NULL && x->build_intake != NULL
                ? 0
                : -1;
 }
@@ -223,6 +225,7 @@ static void app_close(struct app *app)
     will_free(&x->will);
     crash_free(&x->crash);
     versions_free(&x->versions);
+    secrets_free(&x->secrets);
     provider_close(&x->provider);
     redis_close(&x->redis);
     pg_close(&x->read);

@@ -2,7 +2,8 @@
  * through one of the `end_*` functions, which decide by model/invocation.h whether the attempt's end is the
  * invocation's.
  *
- *   version -> prompt -> warm, or permit -> create -> upload -> start -> run -> (recorder)
+ *   version -> prompt -> secrets -> warm, or permit -> create -> upload -> environment -> start -> run ->
+ *   (recorder)
  *
  * The time limit counts from the program's start; creating has a limit of its own; time in the queue was
  * checked at the claim. */
@@ -13,6 +14,7 @@
 #include "base/culprit.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "environment.h"
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
@@ -46,11 +48,13 @@ static void late_run(void *self);
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
     [STEP_PROMPT] = {"prompt", enter_prompt, STORE_MS, late_ours},
+    [STEP_SECRETS] = {"secrets", enter_secrets, STORE_MS, late_ours},
     [STEP_WARM] = {"warm", enter_warm, NOTE_MS, late_warm},
     [STEP_PERMIT] = {"permit", enter_permit, STORE_MS, late_permit},
     /* the provider keeps these three's deadlines, and reconciles */
     [STEP_CREATE] = {"create", enter_create, 0, late_ours},
     [STEP_UPLOAD] = {"upload", enter_upload, 0, late_ours},
+    [STEP_ENVIRONMENT] = {"environment", enter_environment, STORE_MS, late_ours},
     [STEP_START] = {"start", enter_start, 0, late_ours},
     [STEP_RUN] = {"run", enter_run, 0, late_run}, /* the invocation's own limit, set on entering */
 };
@@ -90,11 +94,14 @@ static struct outcome *outcome_begin(struct job *j)
     return o;
 }
 
-/* Printable ASCII of a message: what goes into text columns is ours to keep clean. */
+/* Printable ASCII of a message, without secrets: what goes into text columns is ours to keep clean. */
 static struct str clean(struct job *j, const char *message)
 {
+    char text[sizeof j->message];
     size_t n = 0;
-    for (; message != NULL && message[n] != '\0' && n + 1 < sizeof j->message; n++)
+    environment_clean(j, message, text, sizeof text);
+    message = text;
+    for (; message[n] != '\0' && n + 1 < sizeof j->message; n++)
         j->message[n] = message[n] >= ' ' && message[n] <= '~' ? message[n] : '?';
     j->message[n] = '\0';
     return str_make(j->message, n);
@@ -106,6 +113,9 @@ static void finish(struct job *j)
 {
     sandbox_cancel(&j->request);
     flow_deinit(&j->flow);
+    environment_flush(j);
+    mirror_moved(j);
+    j->outcome.output_redacted = j->out_redacted;
     if (j->fenced && !j->outcome.has_usage)
         recorder_release(j->x->recorder, j);
     else
@@ -161,10 +171,22 @@ static void end_canceled(struct job *j)
 
 static void end_ours(struct job *j, enum err_code code, const char *message)
 {
-    log_warn("attempt failed on our side", LF_STR("step", flow_step_name(&j->flow)), LF_STR("error", message),
-             LF_INT("attempt", j->lease.attempt));
+    clean(j, message); /* into j->message */
+    log_warn("attempt failed on our side", LF_STR("step", flow_step_name(&j->flow)),
+             LF_STR("error", j->message), LF_INT("attempt", j->lease.attempt));
     outcome_begin(j);
     end_attempt(j, INV_ERROR, true, code, message);
+}
+
+void run_end_ours(struct job *j, enum err_code code, const char *message)
+{
+    end_ours(j, code, message);
+}
+
+void run_end_error(struct job *j, enum err_code code, const char *message)
+{
+    outcome_begin(j);
+    end_attempt(j, INV_ERROR, false, code, message);
 }
 
 void run_hand_back(struct job *j)
@@ -481,14 +503,14 @@ static void on_start(void *arg, int64_t pid)
 static void on_stdout(void *arg, struct str piece)
 {
     struct job *j = arg;
-    spool_put(&j->out, piece);
+    environment_stdout(j, piece);
     mirror_moved(j);
 }
 
 static void on_stderr(void *arg, struct str piece)
 {
     struct job *j = arg;
-    spool_put(&j->err, piece);
+    environment_stderr(j, piece);
     mirror_moved(j);
 }
 
@@ -567,11 +589,14 @@ static void enter_start(void *self)
                                 NULL};
     char trace[sizeof TRACE_NAME + TRACEPARENT_TEXT_BYTES] = TRACE_NAME;
     traceparent_format(&j->entry.trace, trace + sizeof TRACE_NAME - 1);
-    const char *const env[] = {j->entry.trace.present ? trace : NULL, NULL};
+    struct environment_pairs env = {.n = 0};
+    environment_pairs_put(&env, j);
+    if (j->entry.trace.present)
+        environment_pair_put(&env, trace);
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,
-                                       .env = env,
+                                       .env = env.list,
                                        .kill_after_ms = j->entry.timeout_ms + KILL_SLACK_MS,
                                        .start_deadline_ms = j->x->settings->start_deadline_ms};
     const struct sandbox_process_events events = {.on_start = on_start,

@@ -8,10 +8,12 @@
 enum run_step {
     STEP_VERSION,
     STEP_PROMPT,
+    STEP_SECRETS,
     STEP_WARM,
     STEP_PERMIT,
     STEP_CREATE,
     STEP_UPLOAD,
+    STEP_ENVIRONMENT,
     STEP_START,
     STEP_RUN
 };
@@ -21,6 +23,14 @@ struct job *run_current(struct executor *x, struct uuid id, enum run_step step);
 
 /* Back to the queue as it came; it holds no sandbox. */
 void run_hand_back(struct job *j);
+
+/* Ends the attempt. Ours: it is tried again while it is worth it; else the invocation ends as `error`. */
+void run_end_ours(struct job *j, enum err_code code, const char *message);
+void run_end_error(struct job *j, enum err_code code, const char *message);
+
+/* run_secrets.c */
+void enter_secrets(void *self);
+void enter_environment(void *self);
 
 /* acquire.c */
 void enter_warm(void *self);

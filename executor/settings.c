@@ -2,6 +2,7 @@
 #include "settings.h"
 
 #include "base/log.h"
+#include "crypto/seal.h"
 #include "postgres/pg.h"
 #include "redis/redis.h"
 
@@ -48,6 +49,10 @@ static const struct config_row rows[] = {
         "how long one is kept ready; its life at the provider is this and what a job may take"),
     ROW("SANDPIPER_EXECUTOR_LISTEN", CONFIG_STRING, listen, "", false, 0, 0,
         "address:port of /metrics and /healthz; nothing listens unless it is set"),
+    ROW("SANDPIPER_ENV_PRIVATE_KEY", CONFIG_SECRET, env_private_key, NULL, false, 0, 0,
+        "opens agents' secrets and submissions' env: 'sandpiper secrets init' makes it; several, one a line, "
+        "while keys are rotated",
+        .check = seal_private_check),
     ROW("SANDPIPER_BASE_TEMPLATE", CONFIG_STRING, base_template, "base", false, 0, 0,
         "the template that agents are built on"),
     ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0,

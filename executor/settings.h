@@ -26,6 +26,7 @@ struct settings {
     char *e2b_api_url;
     char *e2b_sandbox_url;
     char *e2b_domain;
+    struct secret *env_private_key; /* NULL: none; jobs with secrets cannot be run */
     struct secret *e2b_api_key;
 };
 
