@@ -32,7 +32,8 @@ static const struct command commands[] = {
     {"webhooks", command_webhooks,
      "webhooks list|create|delete|enable|rotate|test|deliveries|redeliver|replay"},
     {"listen", command_listen, "print webhooks as they come, and forward them to a local address"},
-    {"secrets", command_secrets, "secrets init DIR: make the keys that webhooks' secrets are sealed with"},
+    {"secrets", command_secrets,
+     "secrets set|ls|rm|init|rotate-key: secrets of agents, and the keys that seal them"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

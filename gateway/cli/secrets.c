@@ -1,72 +1,298 @@
-/* secrets init: makes the pair of keys that callers' secrets are sealed with. Needs neither gateway nor
- * database. Nothing is overwritten: a private key that is gone takes every secret sealed for it along. */
+/* secrets: of agents, set and taken away; and the keys that they are sealed with. A value comes from the
+ * terminal (without echo), from stdin or from a file, never from the arguments, which everybody on the
+ * machine can read. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/signalfd.h>
+#include <termios.h>
 #include <unistd.h>
 
-#include "cli.h"
 #include "crypto/crypto.h"
-#include "crypto/seal.h"
+#include "database.h"
+#include "json/writer.h"
+#include "model/environment.h"
+#include "secrets.h"
 
-#define PUBLIC_NAME "webhook-public.key"
-#define PRIVATE_NAME "webhook-private.key"
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 256, BODY_BYTES = 6 * SECRET_VALUE_MAX_BYTES + 64 };
 
-static int write_new(const char *path, const char *text, mode_t mode)
+struct secrets {
+    struct cli *cli;
+    const char *file, *database, *private_file, *public_file;
+};
+
+/* ---- values ---- */
+
+static int read_all(int fd, const char *what, struct buf *out)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    if (fd < 0)
-        return cli_error("cannot make %s: %s%s", path, strerror(errno),
-                         errno == EEXIST ? "; it is left as it is" : "");
-    size_t n = strlen(text);
-    bool fine = write(fd, text, n) == (ssize_t)n && write(fd, "\n", 1) == 1 && fsync(fd) == 0;
-    fine = close(fd) == 0 && fine;
-    if (fine)
-        return STATUS_OK;
-    cli_error("cannot write %s", path);
-    unlink(path);
-    return STATUS_USAGE;
+    for (;;) {
+        char *to = buf_reserve(out, 4096);
+        if (to == NULL)
+            return cli_error("%s has more than %d bytes, which is the limit", what, SECRET_VALUE_MAX_BYTES);
+        ssize_t n = read(fd, to, 4096);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return cli_error("cannot read %s: %s", what, strerror(errno));
+        if (n == 0)
+            return STATUS_OK;
+        buf_commit(out, (size_t)n);
+    }
 }
 
-static int init(struct cli *cli, const char *dir)
+/* The next character; 0 at the end, -1 after Ctrl-C. */
+static int read_char(int interrupts, char *out)
 {
-    char public[SEAL_KEY_TEXT_BYTES], private[SEAL_KEY_TEXT_BYTES];
-    char public_path[PATH_BYTES], private_path[PATH_BYTES];
-    if (snprintf(public_path, PATH_BYTES, "%s/" PUBLIC_NAME, dir) >= PATH_BYTES ||
-        snprintf(private_path, PATH_BYTES, "%s/" PRIVATE_NAME, dir) >= PATH_BYTES)
-        return cli_error("the directory's name is too long");
-    seal_pair_new(public, private);
-    int status = write_new(private_path, private, 0600);
-    crypto_wipe(private, sizeof private);
-    if (status == STATUS_OK && (status = write_new(public_path, public, 0644)) != STATUS_OK)
-        unlink(private_path);
+    struct pollfd fds[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = interrupts, .events = POLLIN}};
+    while (poll(fds, 2, -1) < 0)
+        if (errno != EINTR)
+            return 0;
+    if (fds[1].revents != 0)
+        return -1;
+    return read(STDIN_FILENO, out, 1) == 1 && *out != '\n' ? 1 : 0;
+}
+
+/* One line without echo. Ctrl-C comes as a descriptor, so that echo is on again whatever happens. */
+static int read_terminal(const char *name, struct buf *out)
+{
+    struct termios before, silent;
+    sigset_t interrupt, mask;
+    char c;
+    int got, status = STATUS_OK;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &mask);
+    int interrupts = signalfd(-1, &interrupt, SFD_CLOEXEC);
+    bool can = tcgetattr(STDIN_FILENO, &before) == 0;
+    silent = before;
+    silent.c_lflag &= ~(tcflag_t)ECHO;
+    fprintf(stderr, "Value of %s: ", name);
+    if (can)
+        tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+    while ((got = read_char(interrupts, &c)) > 0)
+        buf_byte(out, c);
+    if (can)
+        tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+    fputc('\n', stderr);
+    if (interrupts >= 0)
+        close(interrupts);
+    if (got < 0)
+        status = STATUS_INTERRUPTED;
+    else if (out->failed)
+        status = cli_error("the value has more than %d bytes, which is the limit", SECRET_VALUE_MAX_BYTES);
+    if (got >= 0)
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+    return status;
+}
+
+/* What echo and editors put at the end of a text is not part of it; a file is taken as it is. */
+static void drop_line_end(struct buf *value)
+{
+    if (value->len > 0 && value->data[value->len - 1] == '\n')
+        value->len--;
+    if (value->len > 0 && value->data[value->len - 1] == '\r')
+        value->len--;
+}
+
+static int read_file(const char *path, struct buf *out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return cli_error("cannot open %s: %s", path, strerror(errno));
+    int status = read_all(fd, path, out);
+    close(fd);
+    return status;
+}
+
+static int read_value(const struct secrets *x, const char *name, struct buf *out)
+{
+    int status;
+    if (x->file != NULL) {
+        status = read_file(x->file, out);
+    } else if (isatty(STDIN_FILENO) != 0) {
+        status = read_terminal(name, out);
+    } else {
+        status = read_all(STDIN_FILENO, "stdin", out);
+        drop_line_end(out);
+    }
     if (status != STATUS_OK)
         return status;
-    if (cli->json)
-        printf("{\"public\":\"%s\",\"private\":\"%s\"}\n", public_path, private_path);
-    else
-        printf("SANDPIPER_WEBHOOK_PUBLIC_KEY_FILE=%s\nSANDPIPER_WEBHOOK_PRIVATE_KEY_FILE=%s\n", public_path,
-               private_path);
-    fflush(stdout);
-    if (!cli->json)
-        fprintf(stderr, "The first is for gateways, the second for dispatchers alone: keep a copy of it.\n");
+    if (out->len == 0)
+        return cli_error("the value is empty; 'sandpiper secrets rm' takes a secret away");
+    if (out->len > SECRET_VALUE_MAX_BYTES)
+        return cli_error("the value has %zu bytes; the limit is %d", out->len, SECRET_VALUE_MAX_BYTES);
+    if (!str_is_utf8(buf_view(out)) || memchr(out->data, '\0', out->len) != NULL)
+        return cli_error(
+            "the value is no text (UTF-8 without NUL), so no variable can hold it: encode it, as with "
+            "base64");
     return STATUS_OK;
+}
+
+/* ---- calls ---- */
+
+static int path_of(char path[PATH_BYTES], const char *agent, const char *name)
+{
+    struct err err;
+    size_t n = strlen(agent);
+    if (n == 0 || n > 63 || strspn(agent, "abcdefghijklmnopqrstuvwxyz0123456789-") != n)
+        return cli_error("\"%s\" is no agent's name: those are of lower-case letters, digits and hyphens",
+                         agent);
+    if (name != NULL && env_name_check(str_of(name), &err) != 0)
+        return cli_error("%s", err.msg);
+    snprintf(path, PATH_BYTES, "/v1/agents/%s/secrets%s%s", agent, name != NULL ? "/" : "",
+             name != NULL ? name : "");
+    return STATUS_OK;
+}
+
+static int set(const struct secrets *x, const char *agent, const char *name)
+{
+    char path[PATH_BYTES];
+    struct buf value, body;
+    struct reply r;
+    int status = path_of(path, agent, name);
+    if (status != STATUS_OK)
+        return status;
+    buf_init_secret(&value, SECRET_VALUE_MAX_BYTES + 4096);
+    buf_init_secret(&body, BODY_BYTES);
+    status = read_value(x, name, &value);
+    if (status == STATUS_OK) {
+        struct json_writer w = json_writer(&body);
+        jw_object(&w);
+        jw_kstr(&w, "value", buf_view(&value));
+        jw_object_end(&w);
+        const struct api_request q = {.method = "PUT",
+                                      .path = path,
+                                      .headers = {"Content-Type: application/json"},
+                                      .body = buf_view(&body),
+                                      .retry = API_RETRY_BUSY};
+        api_call(x->cli, &q, &r);
+        status = reply_check(x->cli, &r, "name");
+        if (status == STATUS_OK && x->cli->json)
+            reply_print(&r);
+        else if (status == STATUS_OK)
+            printf("%s of %s is set; attempts that start from now on have it\n", name, agent);
+        reply_deinit(&r);
+    }
+    buf_deinit(&value);
+    buf_deinit(&body);
+    return status;
+}
+
+static void print_list(const struct reply *r)
+{
+    const struct json_value *v = json_first(json_get(json_root(r->doc), "data"));
+    if (v != NULL)
+        printf("%-32s %s\n", "NAME", "SET");
+    for (; v != NULL; v = json_next(v)) {
+        struct str name = reply_str(v, "name"), at = reply_str(v, "set_at");
+        printf("%-32.*s %.*s\n", STR_ARG(name), STR_ARG(at));
+    }
+}
+
+static int list(const struct secrets *x, const char *agent)
+{
+    char path[PATH_BYTES];
+    struct reply r;
+    int status = path_of(path, agent, NULL);
+    if (status != STATUS_OK)
+        return status;
+    const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_BUSY};
+    api_call(x->cli, &q, &r);
+    status = reply_check(x->cli, &r, "data");
+    if (status == STATUS_OK && x->cli->json)
+        reply_print(&r);
+    else if (status == STATUS_OK)
+        print_list(&r);
+    reply_deinit(&r);
+    return status;
+}
+
+static int take_away(const struct secrets *x, const char *agent, const char *name)
+{
+    char path[PATH_BYTES];
+    struct reply r;
+    int status = path_of(path, agent, name);
+    if (status != STATUS_OK)
+        return status;
+    const struct api_request q = {.method = "DELETE", .path = path};
+    api_call(x->cli, &q, &r);
+    status = r.kind == REPLY_OK ? STATUS_OK : api_complain(x->cli, &r);
+    if (status == STATUS_OK && !x->cli->json)
+        printf("%s of %s is gone; attempts that run keep it to their end\n", name, agent);
+    reply_deinit(&r);
+    return status;
+}
+
+/* ---- the command ---- */
+
+static int rotate(const struct secrets *x)
+{
+    if (x->private_file == NULL || x->public_file == NULL)
+        return cli_error(
+            "secrets rotate-key needs --private-keys FILE (the old and the new one) and --public-key "
+            "FILE (the new one); see sandpiper secrets --help");
+    const char *url = database_url(x->database);
+    return url != NULL ? secrets_rotate(x->cli, url, x->private_file, x->public_file) : STATUS_USAGE;
+}
+
+static int run(const struct secrets *x, const char *verb, char *const *args, int n)
+{
+    static const char *const verbs[] = {"init", "set", "ls", "rm", "rotate-key", NULL};
+    bool known = false;
+    for (int i = 0; verbs[i] != NULL; i++)
+        known = known || strcmp(verb, verbs[i]) == 0;
+    if (!known)
+        return cli_error("there is no command secrets %s; see sandpiper secrets --help", verb);
+    if (strcmp(verb, "init") == 0 && n == 1)
+        return secrets_init(x->cli, args[0]);
+    if (strcmp(verb, "set") == 0 && n == 2)
+        return set(x, args[0], args[1]);
+    if (strcmp(verb, "ls") == 0 && n == 1)
+        return list(x, args[0]);
+    if (strcmp(verb, "rm") == 0 && n == 2)
+        return take_away(x, args[0], args[1]);
+    if (strcmp(verb, "rotate-key") == 0 && n == 0)
+        return rotate(x);
+    if (strcmp(verb, "set") == 0 && n > 2)
+        return cli_error(
+            "a value is never an argument, which everybody on the machine can read: give it on stdin, "
+            "at the prompt, or with --from-file");
+    return cli_error(
+        "secrets init DIR | set AGENT NAME | ls AGENT | rm AGENT NAME | rotate-key; see sandpiper "
+        "secrets --help");
 }
 
 int command_secrets(struct cli *cli, int argc, char **argv)
 {
-    static const struct cli_option options[] = {{NULL, CLI_FLAG, NULL, NULL, NULL}};
+    struct secrets x = {.cli = cli};
+    const struct cli_option options[] = {
+        {"from-file", CLI_TEXT, &x.file, "FILE", "set: the value is the file, as it is"},
+        {"private-keys", CLI_TEXT, &x.private_file, "FILE", "rotate-key: the old and the new private key"},
+        {"public-key", CLI_TEXT, &x.public_file, "FILE", "rotate-key: the new public key"},
+        {"database-url", CLI_TEXT, &x.database, "URL",
+         "rotate-key: the database (also: SANDPIPER_DATABASE_URL)"},
+        {NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
     const struct cli_usage usage = {
-        "secrets init DIR", "Makes the pair of keys that webhooks' secrets are sealed with, in two files.",
-        options, 2, 2};
+        "secrets init DIR | set AGENT NAME | ls AGENT | rm AGENT NAME | rotate-key",
+        "Secrets of agents: their programs have them as environment variables. A value is asked for at the\n"
+        "terminal, or read from stdin (without the line end) or from a file; it is never shown again.\n"
+        "  init DIR     makes the keys that secrets are sealed with: two pairs, for webhooks and for "
+        "environments;\n"
+        "               what is there is left\n"
+        "  rotate-key   for operators: seals all secrets anew with a new key, while everything runs. Before: "
+        "put the\n"
+        "               new private key below the old one in executors' file and restart them, then give "
+        "gateways\n"
+        "               the new public key and restart them. Afterwards: take the old one out of executors' "
+        "file",
+        options, 1, 4};
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;
-    if (strcmp(argv[first], "init") != 0)
-        return cli_error("there is no command secrets %s; see sandpiper secrets --help", argv[first]);
-    return init(cli, argv[first + 1]);
+    return run(&x, argv[first], argv + first + 1, argc - first - 1);
 }

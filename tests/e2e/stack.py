@@ -5,6 +5,7 @@ Everything lives in one short-named directory and is ended by pid. Waiting is al
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -268,9 +269,9 @@ class Stack:
                  E2B_SANDBOX_URL=f"http://127.0.0.1:{self.sandboxd_port}", NO_PROXY="127.0.0.1")
         e.setdefault("ASAN_OPTIONS", "detect_leaks=1:leak_check_at_exit=0")
         e.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
-        for side in ("public", "private"):
-            if (self.dir / f"webhook-{side}.key").exists():
-                e[f"SANDPIPER_WEBHOOK_{side.upper()}_KEY_FILE"] = str(self.dir / f"webhook-{side}.key")
+        for what, side in itertools.product(("webhook", "env"), ("public", "private")):
+            if (self.dir / f"{what}-{side}.key").exists():
+                e[f"SANDPIPER_{what.upper()}_{side.upper()}_KEY_FILE"] = str(self.dir / f"{what}-{side}.key")
         e.update(self.extra)
         return e
 

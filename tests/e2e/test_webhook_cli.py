@@ -83,8 +83,19 @@ def test_secrets_init_overwrites_nothing(stack, tmp_path):
     before = private.read_text()
     assert before.startswith("spkey_") and private.stat().st_mode & 0o077 == 0
     assert (tmp_path / "webhook-public.key").read_text().startswith("sppub_")
-    again = stack.cli("secrets", "init", str(tmp_path), check=False)
-    assert again.returncode == 2 and b"left as it is" in again.stderr and private.read_text() == before
+    (tmp_path / "env-private.key").rename(tmp_path / "kept")
+    half = stack.cli("secrets", "init", str(tmp_path), check=False)
+    assert half.returncode == 2 and b"is there without" in half.stderr
+    (tmp_path / "kept").rename(tmp_path / "env-private.key")
+    for what in ("webhook", "env"):
+        (tmp_path / f"{what}-private.key").rename(tmp_path / "private")
+        (tmp_path / f"{what}-public.key").unlink()
+        (tmp_path / "private").unlink()
+        others = {p: p.read_text() for p in tmp_path.iterdir()}
+        again = stack.cli("secrets", "init", str(tmp_path), "--json")
+        made = json.loads(again.stdout)
+        assert made[what]["made"] and not all(x["made"] for x in made.values())
+        assert all(p.read_text() == text for p, text in others.items()) and len(list(tmp_path.iterdir())) == 4
 
 
 def listen(stack, *argv):
