@@ -42,6 +42,8 @@ int command_webhooks(struct cli *cli, int argc, char **argv);
 int command_listen(struct cli *cli, int argc, char **argv);
 int command_secrets(struct cli *cli, int argc, char **argv);
 int command_keys(struct cli *cli, int argc, char **argv);
+int command_init(struct cli *cli, int argc, char **argv);
+int command_doctor(struct cli *cli, int argc, char **argv);
 int command_deploy(struct cli *cli, int argc, char **argv);
 int command_invoke(struct cli *cli, int argc, char **argv);
 int command_get(struct cli *cli, int argc, char **argv);

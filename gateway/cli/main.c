@@ -16,6 +16,7 @@ struct command {
 };
 
 static const struct command commands[] = {
+    {"init", command_init, "init DIR: make a directory with a small agent in it"},
     {"deploy", command_deploy, "deploy DIR: make a new version of an agent from a directory"},
     {"invoke", command_invoke, "invoke AGENT [PROMPT]: run an agent and print its answer"},
     {"batch", command_batch, "batch submit|status|results|cancel|ls: many invocations, submitted together"},
@@ -34,6 +35,7 @@ static const struct command commands[] = {
     {"listen", command_listen, "print webhooks as they come, and forward them to a local address"},
     {"secrets", command_secrets,
      "secrets set|ls|rm|init|rotate-key: secrets of agents, and the keys that seal them"},
+    {"doctor", command_doctor, "ask everything that a job needs, and say what to mend"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -182,6 +182,8 @@ int queue_forget(struct queue *q, const struct queue_live *seen, size_t n);
 
 typedef void queue_lead_fn(void *arg, bool leading, const struct err *err);
 int queue_lead(struct queue *q, struct uuid token, int64_t ttl_ms, queue_lead_fn *fn, void *arg);
+/* Whether anybody leads. */
+int queue_led(struct queue *q, queue_lead_fn *fn, void *arg);
 
 /* Redis's identity: any change is a loss (DESIGN section 4). */
 struct queue_identity {

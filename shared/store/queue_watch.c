@@ -145,6 +145,16 @@ int queue_lead(struct queue *q, struct uuid token, int64_t ttl_ms, queue_lead_fn
                       NULL);
 }
 
+int queue_led(struct queue *q, queue_lead_fn *fn, void *arg)
+{
+    struct args a;
+    args_init(&a, 64);
+    args_cstr(&a, "EXISTS");
+    args_cstr(&a, "sp:lead");
+    return queue_send(q->redis, &a, QUEUE_TIMEOUT_MS, reply_lead, queue_call_new((void (*)(void))fn, arg, 0),
+                      NULL);
+}
+
 /* ---- identity ---- */
 
 /* The value of "name:value\r\n" in INFO's text. */

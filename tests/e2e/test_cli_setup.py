@@ -1,0 +1,167 @@
+"""The first and the last thing that one types: init makes an agent that works, doctor says what does not."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from sim_stack import SimStack
+from stack import BIN, Stack, free_port, until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
+
+
+def sandpiper(*argv, env=None, cwd=None):
+    e = {k: v for k, v in os.environ.items() if not k.startswith(("SANDPIPER_", "E2B_"))}
+    return subprocess.run([str(BIN / "sandpiper"), *argv], capture_output=True, text=True, env={**e, **(env or {})}, cwd=cwd, timeout=60)
+
+
+# ---- init ----
+
+STARTERS = ["python", "node", "shell"]
+
+
+@as_root
+def test_every_starter_works_as_it_is_made(tmp_path):
+    s = Stack()
+    try:
+        s.start()
+        assert [line.split()[0] for line in sandpiper("init", "--list").stdout.splitlines()] == STARTERS
+        for starter in STARTERS:
+            made = sandpiper("init", f"My_{starter}", "--starter", starter, cwd=tmp_path)
+            assert made.returncode == 0, made.stderr
+            s.cli("deploy", str(tmp_path / f"My_{starter}"))
+            r = s.client.run(f"my-{starter}", "hello there")
+            assert (r["status"], r["output"]) == ("succeeded", "HELLO THERE\n")
+            assert s.client.call("GET", f"/v1/invocations/{r['id']}/logs").body == b"a prompt of 11 characters\n"
+            r = s.client.run(f"my-{starter}", "\n")
+            assert (r["status"], r["exit_code"]) == ("failed", 1)
+    finally:
+        s.stop()
+
+
+def test_init_leaves_what_is_there(tmp_path):
+    mine = tmp_path / "a" / "main.py"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    r = sandpiper("init", "a", cwd=tmp_path)
+    assert r.returncode == 2 and "main.py is there already" in r.stderr
+    assert mine.read_text() == "mine" and list(mine.parent.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize("argv, says", [
+    ([], "name a directory"),
+    (["x", "--starter", "cobol"], "no starter cobol"),
+    (["x", "--name", "No Good"], "--name takes lower-case letters"),
+    (["a b!"], "is no agent's"),
+    (["none/at/all"], "cannot make none/at/all"),
+])
+def test_init_says_what_is_wrong(tmp_path, argv, says):
+    r = sandpiper("init", *argv, cwd=tmp_path)
+    assert r.returncode == 2 and says in r.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_names_the_agent_as_asked(tmp_path):
+    r = sandpiper("init", "dir", "--name", "other", "--json", cwd=tmp_path)
+    assert json.loads(r.stdout) == {"name": "other", "directory": "dir", "starter": "python"}
+    assert json.loads((tmp_path / "dir" / "agent.json").read_text())["name"] == "other"
+
+
+# ---- doctor ----
+
+
+@pytest.fixture(scope="module")
+def stack():
+    s = SimStack()
+    try:
+        yield s.start()
+    finally:
+        s.stop()
+
+
+def doctor(stack, *argv, cwd="/", **env):
+    """({check: its line}, exit status)"""
+    e = {"SANDPIPER_URL": f"http://127.0.0.1:{stack.gateways[0].port}", "SANDPIPER_API_KEY": stack.key,
+         **{k: v for k, v in stack.env.items() if k in ("SANDPIPER_DATABASE_URL", "SANDPIPER_REDIS_URL") or k.startswith("E2B_")}, **env}
+    r = sandpiper("doctor", "--json", *argv, env={k: v for k, v in e.items() if v is not None}, cwd=cwd)
+    lines = [json.loads(line) for line in r.stdout.splitlines()]
+    return {line["check"]: line for line in lines}, r.returncode
+
+
+ALL = {"gateway", "accepting", "key", "PostgreSQL", "Redis", "executors", "dispatchers", "sandboxes"}
+
+
+def test_a_healthy_one(stack):
+    found, status = doctor(stack)
+    assert status == 0 and set(found) == ALL and {f["status"] for f in found.values()} == {"ok"}, found
+
+
+def test_a_caller_has_no_settings_of_operators(stack):
+    found, status = doctor(stack, SANDPIPER_DATABASE_URL=None, SANDPIPER_REDIS_URL=None, E2B_API_KEY=None)
+    assert status == 0
+    assert {c for c, f in found.items() if f["status"] == "skipped"} == {"PostgreSQL", "Redis", "sandboxes"}
+
+
+def test_settings_of_a_file(stack, tmp_path):
+    config = tmp_path / ".sandpiper" / "sandpiper.env"
+    config.parent.mkdir()
+    names = ("SANDPIPER_DATABASE_URL", "SANDPIPER_REDIS_URL", "E2B_API_KEY", "E2B_API_URL")
+    config.write_text("".join(f"{n}={stack.env[n]}\n" for n in names))
+    found, status = doctor(stack, cwd=tmp_path, **dict.fromkeys(names))
+    assert status == 0 and set(found) == ALL
+    config.write_text("SANDPIPER_REDIS_ULR=x\n")
+    r = sandpiper("doctor", cwd=tmp_path, env={"SANDPIPER_URL": f"http://127.0.0.1:{stack.gateways[0].port}"})
+    assert r.returncode == 2 and "SANDPIPER_REDIS_URL" in r.stderr
+
+
+@pytest.mark.parametrize("check, env, fix", [
+    ("gateway", {"SANDPIPER_URL": f"http://127.0.0.1:{free_port()}"}, "quickstart"),
+    ("key", {"SANDPIPER_API_KEY": "sp_" + "0" * 40}, "keys create"),
+    ("key", {"SANDPIPER_API_KEY": None}, "SANDPIPER_API_KEY"),
+    ("PostgreSQL", {"SANDPIPER_DATABASE_URL": "postgresql://x@/x?host=/nowhere"}, "SANDPIPER_DATABASE_URL"),
+    ("Redis", {"SANDPIPER_REDIS_URL": "unix:///nowhere"}, "SANDPIPER_REDIS_URL"),
+    ("sandboxes", {"E2B_API_URL": f"http://127.0.0.1:{free_port()}"}, "E2B_API_URL"),
+], ids=["gateway", "key", "no-key", "postgres", "redis", "e2b"])
+def test_what_does_not_answer(stack, check, env, fix):
+    found, status = doctor(stack, **env)
+    assert status == 1 and found[check]["status"] == "bad" and fix in found[check]["fix"], found
+
+
+def test_something_else_than_a_gateway(stack):
+    found, status = doctor(stack, SANDPIPER_URL=f"http://127.0.0.1:{stack.sandboxd_port}")
+    assert status == 1 and "SANDPIPER_URL" in found["gateway"]["fix"]
+
+
+def test_a_schema_of_another_release(stack):
+    newest = stack.psql("delete from schema_migrations where version = (select max(version) from schema_migrations) returning version, name")
+    version, name = newest.split("|")
+    try:
+        found, status = doctor(stack)
+        assert status == 1 and "sandpiper migrate" in found["PostgreSQL"]["fix"]
+    finally:
+        stack.psql(f"insert into schema_migrations (version, name) values ({version}, '{name}')")
+
+
+def test_nobody_at_work(stack):
+    """The daemons have ended; then Redis, too."""
+    for p in stack.executors + stack.dispatchers:
+        p.stop()
+    until("the lead runs out", lambda: stack.redis_cli("exists", "sp:lead") == "0", 10)
+    found, status = doctor(stack)
+    assert status == 1 and {c for c, f in found.items() if f["status"] == "bad"} == {"executors", "dispatchers"}
+    stack.redis.kill()
+    until("the gateway knows", lambda: doctor(stack)[0]["accepting"]["status"] == "bad", 10)
+    found, _ = doctor(stack)
+    assert "Redis" in found["accepting"]["fix"] and found["Redis"]["status"] == "bad"
+    stack.start_redis()
+    stack.executors[0].start()
+    stack.dispatchers[0].start()
+    until("all is well", lambda: doctor(stack)[1] == 0, 30)
+
+
+def test_for_people(stack):
+    r = sandpiper("doctor", env={"SANDPIPER_URL": f"http://127.0.0.1:{stack.gateways[0].port}"}, cwd=pathlib.Path("/"))
+    assert r.returncode == 1 and "BAD  key" in r.stdout and "\033" not in r.stdout
