@@ -17,6 +17,7 @@
 
 struct json {
     cJSON *root;
+    struct str text; /* borrowed */
     struct json_facts facts;
 };
 
@@ -80,6 +81,7 @@ static int parse(struct json *doc, struct str text, struct err *err)
     doc->root = parse_tree(text, &doc->facts);
     if (doc->root == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to parse the JSON text");
+    doc->text = text;
     int count = 0;
     number_nodes(doc->root, &count);
     INVARIANT((size_t)count == doc->facts.number_count);
@@ -173,6 +175,25 @@ size_t json_count(const struct json_value *container)
     return container != NULL ? (size_t)cJSON_GetArraySize(node(container)) : 0;
 }
 
+/* *at grows by the nodes before it, in document order. */
+static bool find_node(const cJSON *n, const cJSON *wanted, size_t *at)
+{
+    for (; n != NULL; n = n->next) {
+        if (n == wanted)
+            return true;
+        (*at)++;
+        if (find_node(n->child, wanted, at))
+            return true;
+    }
+    return false;
+}
+
+unsigned json_line(const struct json *doc, const struct json_value *v)
+{
+    size_t at = 0;
+    return find_node(doc->root, node(v), &at) ? json_nth_line(doc->text, at) : 1;
+}
+
 /* ---- typed reads ---- */
 
 bool json_str(const struct json_value *v, struct str *out)
@@ -246,10 +267,16 @@ static int unknown_field(struct str name, const char *const *known, struct err *
                    meant);
 }
 
+const struct json_value *json_unknown_field(const struct json_value *object, const char *const *known)
+{
+    const struct json_value *m = json_first(object);
+    while (m != NULL && is_known(json_key(m), known))
+        m = json_next(m);
+    return m;
+}
+
 int json_known_fields(const struct json_value *object, const char *const *known, struct err *err)
 {
-    for (const struct json_value *m = json_first(object); m != NULL; m = json_next(m))
-        if (!is_known(json_key(m), known))
-            return unknown_field(json_key(m), known, err);
-    return 0;
+    const struct json_value *m = json_unknown_field(object, known);
+    return m != NULL ? unknown_field(json_key(m), known, err) : 0;
 }

@@ -44,6 +44,10 @@ const struct json_value *json_next(const struct json_value *v);
 struct str json_key(const struct json_value *member);
 size_t json_count(const struct json_value *container);
 
+/* The line, from 1, on which the value's key stands, or the value when it has none. A pass over the text: for
+ * errors. */
+unsigned json_line(const struct json *doc, const struct json_value *v);
+
 /* Typed reads: false when absent or of another type. Strings are unescaped and live as long as the document.
  * Integers are exact over the whole 64-bit range (read from the source text; "1.0" and "1e3" are not
  * integers). */
@@ -58,5 +62,7 @@ struct str json_member_source(const struct json *doc, const char *key);
 /* Checks an object's member names against a NULL-ended list. The first unknown one gives ERR_UNKNOWN_FIELD
  * with `unknown field "promt"; did you mean "prompt"?`. */
 int json_known_fields(const struct json_value *object, const char *const *known, struct err *err);
+/* The first unknown one, or NULL. */
+const struct json_value *json_unknown_field(const struct json_value *object, const char *const *known);
 
 #endif

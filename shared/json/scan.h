@@ -27,4 +27,8 @@ struct json_facts {
 int json_scan_facts(struct str text, struct json_facts *facts, struct err *err);
 void json_facts_deinit(struct json_facts *facts);
 
+/* The line, from 1, of the nth value (from 0) of a text that has passed the scan; of its key, if it has one.
+ */
+unsigned json_nth_line(struct str text, size_t nth);
+
 #endif
