@@ -147,7 +147,7 @@ static void on_version(struct executor *x, struct uuid id, const struct version 
     } else if (v == NULL || v->status != AGENT_BUILDING) {
         recorder_release(x->recorder, j); /* decided already: a stray entry */
     } else {
-        j->version = *v;
+        version_keep(&j->version, v);
         flow_next(&j->flow);
     }
 }
@@ -335,11 +335,14 @@ static void enter_install(void *self)
     struct job *j = self;
     char script[SCRIPT_BYTES];
     flow_extend(&j->flow, j->x->settings->install_ms);
-    snprintf(script, sizeof script, "%s%s", unpack, j->version.install);
+    snprintf(script, sizeof script, "%s%s", unpack, j->version.manifest->install);
     const char *const args[] = {"-c", script, NULL};
+    const char *env[MANIFEST_ENV_MAX + 1] = {NULL};
+    manifest_env(j->version.manifest, env, MANIFEST_ENV_MAX);
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,
+                                       .env = env,
                                        .kill_after_ms = j->x->settings->install_ms + 10000,
                                        .start_deadline_ms = START_MS};
     const struct sandbox_process_events events = {

@@ -160,6 +160,7 @@ void job_free(struct job *j)
     buf_deinit(&j->output_copy);
     buf_deinit(&j->logs_copy);
     free(j->prompt);
+    version_drop(&j->version);
     struct executor *x = j->x;
     free(j);
     intake_wake(x->intake);

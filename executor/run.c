@@ -277,7 +277,9 @@ static void on_version(struct executor *x, struct uuid id, const struct version 
         outcome_begin(j);
         end_attempt(j, INV_ERROR, false, ERR_AGENT_NOT_FOUND, "the agent's version is gone");
     } else {
-        j->version = *v;
+        version_keep(&j->version, v);
+        if (v->manifest->output_max_bytes > 0 && v->manifest->output_max_bytes < j->out.cap)
+            j->out.cap = v->manifest->output_max_bytes;
         flow_next(&j->flow);
     }
 }
@@ -434,6 +436,7 @@ static void enter_create(void *self)
                                         .deployment = j->x->deployment,
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
+                                        .no_internet = j->version.manifest->egress == EGRESS_DENY,
                                         .deadline_ms = s->create_deadline_ms};
     FAILPOINT(executor_create);
     j->create_sent = true;
@@ -578,7 +581,8 @@ static void enter_start(void *self)
     struct job *j = self;
     char command[SCRIPT_BYTES], script[SCRIPT_BYTES + sizeof script_head];
     bool arg = j->entry.prompt.n <= PROMPT_ARG_BYTES;
-    if (!agent_run_command(j->version.runtime, j->version.entry, command, sizeof command)) {
+    if (!agent_run_command(j->version.manifest->runtime, j->version.manifest->entry, command,
+                           sizeof command)) {
         outcome_begin(j);
         end_attempt(j, INV_ERROR, false, ERR_BAD_MANIFEST, "the agent's entry is too long");
         return;
@@ -590,6 +594,10 @@ static void enter_start(void *self)
     char trace[sizeof TRACE_NAME + TRACEPARENT_TEXT_BYTES] = TRACE_NAME;
     traceparent_format(&j->entry.trace, trace + sizeof TRACE_NAME - 1);
     struct environment_pairs env = {.n = 0};
+    const char *stated[MANIFEST_ENV_MAX];
+    int n = manifest_env(j->version.manifest, stated, MANIFEST_ENV_MAX);
+    for (int i = 0; i < n; i++)
+        environment_pair_put(&env, stated[i]);
     environment_pairs_put(&env, j);
     if (j->entry.trace.present)
         environment_pair_put(&env, trace);

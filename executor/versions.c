@@ -1,4 +1,5 @@
-/* Agent versions, cached. */
+/* Agent versions, cached. A manifest is some KiB, and thousands of jobs may run one version: they share it.
+ */
 #include "versions.h"
 
 #include <stdlib.h>
@@ -41,9 +42,61 @@ struct versions *versions_new(struct executor *x)
     return vs;
 }
 
+/* ---- manifests ---- */
+
+struct shared {
+    struct manifest manifest; /* first: a version leads here */
+    int copies;
+};
+
+/* Of versions from before manifests were kept: what their columns say. */
+static int read_manifest(const struct agent_version *row, struct manifest *out, struct err *err)
+{
+    if (row->manifest.n > 0)
+        return manifest_read(row->manifest, out, err);
+    *out = (struct manifest){0};
+    if (str_copy(row->runtime, out->runtime, sizeof out->runtime) &&
+        str_copy(row->entry, out->entry, sizeof out->entry) &&
+        str_copy(row->install, out->install, sizeof out->install))
+        return 0;
+    return err_set(err, ERR_INTERNAL, "the version's row is damaged");
+}
+
+/* NULL and *err. */
+static const struct manifest *share(const struct agent_version *row, struct err *err)
+{
+    struct shared *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
+        return NULL;
+    }
+    s->copies = 1;
+    if (read_manifest(row, &s->manifest, err) == 0)
+        return &s->manifest;
+    free(s);
+    return NULL;
+}
+
+void version_keep(struct version *to, const struct version *v)
+{
+    *to = *v;
+    ((struct shared *)v->manifest)->copies++;
+}
+
+void version_drop(struct version *v)
+{
+    struct shared *s = (struct shared *)v->manifest;
+    v->manifest = NULL;
+    if (s != NULL && --s->copies == 0)
+        free(s);
+}
+
+/* ---- the cache ---- */
+
 static void drop(struct versions *vs, struct cached *c)
 {
     HASH_DEL(vs->known, c);
+    version_drop(&c->v);
     free(c);
 }
 
@@ -72,11 +125,11 @@ static void remember(struct versions *vs, const struct version_key *key, const s
     if (c == NULL)
         return; /* only a cache */
     c->key = *key;
-    c->v = *v;
+    version_keep(&c->v, v);
     HASH_ADD(hh, vs->known, key, sizeof c->key, c);
 }
 
-static void copy(const struct agent_version *from, struct version *to)
+static int read_version(const struct agent_version *from, struct version *to, struct err *err)
 {
     *to = (struct version){.id = from->id,
                            .agent = from->agent,
@@ -85,22 +138,22 @@ static void copy(const struct agent_version *from, struct version *to)
                            .status = from->status,
                            .archive_bytes = from->archive_bytes};
     str_copy(from->slug, to->slug, sizeof to->slug);
-    str_copy(from->runtime, to->runtime, sizeof to->runtime);
-    str_copy(from->entry, to->entry, sizeof to->entry);
-    str_copy(from->install, to->install, sizeof to->install);
     str_copy(from->snapshot, to->snapshot, sizeof to->snapshot);
+    to->manifest = share(from, err);
+    return to->manifest != NULL ? 0 : err_wrap(err, "version %d", from->version);
 }
 
 static void on_version(void *arg, bool found, const struct agent_version *row, const struct err *err)
 {
     struct ask *a = arg;
-    struct version v;
-    if (found) {
-        copy(row, &v);
-        if (v.status != AGENT_BUILDING && find(a->vs, &a->key) == NULL)
-            remember(a->vs, &a->key, &v);
-    }
-    a->fn(a->vs->x, a->asker, found ? &v : NULL, err);
+    struct version v = {0};
+    struct err bad = ERR_INIT;
+    if (found && read_version(row, &v, &bad) != 0)
+        err = &bad;
+    else if (found && v.status != AGENT_BUILDING && find(a->vs, &a->key) == NULL)
+        remember(a->vs, &a->key, &v);
+    a->fn(a->vs->x, a->asker, err == NULL && found ? &v : NULL, err);
+    version_drop(&v);
     free(a);
 }
 
@@ -110,8 +163,10 @@ static void answer(void *arg)
     struct err err = ERR_INIT;
     struct cached *c = find(a->vs, &a->key);
     if (c != NULL) {
-        struct version v = c->v; /* the callee may ask again and drop it */
+        struct version v; /* the callee may ask again and drop the cached one */
+        version_keep(&v, &c->v);
         a->fn(a->vs->x, a->asker, &v, NULL);
+        version_drop(&v);
         free(a);
         return;
     }

@@ -3,17 +3,17 @@
 #define EXECUTOR_VERSIONS_H
 
 #include "executor.h"
-#include "model/agent.h"
+#include "model/manifest.h"
 
 enum { VERSIONS_MAX = 1024, VERSION_SNAPSHOT_BYTES = 128 };
 
-/* Plain values. */
+/* Plain values, but for the manifest: it is shared by all copies that version_keep makes. */
 struct version {
     struct uuid id, agent;
     int32_t tenant, version;
     enum agent_status status;
-    char slug[AGENT_SLUG_BYTES], runtime[16], entry[AGENT_TEXT_BYTES], install[AGENT_TEXT_BYTES];
-    char snapshot[VERSION_SNAPSHOT_BYTES];
+    char slug[AGENT_SLUG_BYTES], snapshot[VERSION_SNAPSHOT_BYTES];
+    const struct manifest *manifest;
     int64_t archive_bytes;
 };
 
@@ -21,8 +21,13 @@ struct versions;
 struct versions *versions_new(struct executor *x);
 void versions_free(struct versions **v);
 
-/* v NULL with err: could not be read; v NULL without: there is no such version. Always from the loop. The
- * answer is given even when the asker has lost interest: it looks itself up again (by id). */
+/* Copies v into to, which holds none; version_drop ends a copy (a zeroed one holds nothing). */
+void version_keep(struct version *to, const struct version *v);
+void version_drop(struct version *v);
+
+/* v is valid during the call. v NULL with err: could not be read; v NULL without: there is no such version.
+ * Always from the loop. The answer is given even when the asker has lost interest: it looks itself up again
+ * (by id). */
 typedef void version_fn(struct executor *x, struct uuid asker, const struct version *v,
                         const struct err *err);
 void version_get(struct versions *vs, struct uuid agent, int32_t version, struct uuid asker, version_fn *fn);

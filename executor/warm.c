@@ -40,6 +40,7 @@ struct pool {
     struct uuid version;
     char snapshot[VERSION_SNAPSHOT_BYTES];
     int64_t limit_ms;  /* what a job may take by default */
+    bool no_internet;  /* its egress policy */
     int min, max;      /* this executor's share */
     bool wanted;       /* by the last look */
     struct idle *idle; /* the oldest first */
@@ -252,6 +253,7 @@ static void create(struct making *m)
                                             .deployment = w->x->deployment,
                                             .executor_boot = w->x->boot,
                                             .nonce = uuid_new(),
+                                            .no_internet = p->no_internet,
                                             .deadline_ms = s->create_deadline_ms};
         FAILPOINT(executor_warm);
         m->request = sandbox_create(w->x->provider, &spec, on_created, m);
@@ -372,6 +374,7 @@ static void want(struct warm *w, const struct warm_version *v)
     if (p == NULL)
         return;
     p->wanted = true;
+    p->no_internet = v->no_internet;
     p->limit_ms = v->timeout_ms > 0 ? v->timeout_ms : DEFAULT_LIMIT_MS;
     p->min = warm_share(v->min, w->boots, w->boots_n, w->x->boot, v->id);
     p->max = warm_share(v->max, w->boots, w->boots_n, w->x->boot, v->id);

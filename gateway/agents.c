@@ -45,6 +45,10 @@ static void write_build(struct json_writer *w, const struct agent_build *b)
     } else {
         jw_null(w);
     }
+    if (b->manifest.n > 0) {
+        jw_key(w, "manifest");
+        jw_raw(w, b->manifest);
+    }
     jw_kstr(w, "log", log);
     jw_object_end(w);
 }

@@ -231,6 +231,8 @@ static void fill_row(const struct batch_spool *s, enum batch_stream stream, cons
         late.timeout_ms = s->fill.timeout_ms > 0 ? s->fill.timeout_ms
                           : t->timeout_ms > 0    ? t->timeout_ms
                                                  : INV_TIMEOUT_DEFAULT_MS;
+    late.max_attempts = t->max_attempts > 0 ? t->max_attempts : 1;
+    late.retry_on = t->retry_on;
     if (h->queue_timeout != 0)
         late.queue_timeout_ms = s->fill.queue_timeout_ms;
     batch_item_fill(row, &late);

@@ -264,8 +264,7 @@ static int read_content(struct archive *a, struct check *c, bool manifest, struc
         if (c->bytes > ARCHIVE_MAX_UNPACKED_BYTES || offset > ARCHIVE_MAX_UNPACKED_BYTES)
             return err_set(err, ERR_BAD_ARCHIVE, "the archive unpacks to more than 1 GiB");
         if (manifest && !buf_append(&c->manifest, block, n))
-            return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes",
-                           ARCHIVE_MANIFEST_BYTES);
+            return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes", MANIFEST_BYTES);
     }
     if (rc != ARCHIVE_EOF)
         return err_set(err, ERR_BAD_ARCHIVE, "the archive is damaged: %.120s", archive_error_string(a));
@@ -323,15 +322,16 @@ static void check_free(struct check *c)
     free(c);
 }
 
-int bundle_check(int fd, struct agent_manifest *out, struct err *err)
+int bundle_check(int fd, struct manifest *out, struct err *err)
 {
     struct check *c = calloc(1, sizeof *c);
     if (c == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory");
-    buf_init(&c->manifest, ARCHIVE_MANIFEST_BYTES);
+    buf_init(&c->manifest, MANIFEST_BYTES);
     int rc = -1;
-    if (open_readers(c, fd, err) == 0 && walk(c->tar, c, err) == 0)
-        rc = agent_manifest_parse(buf_view(&c->manifest), &c->tree, out, err);
+    if (open_readers(c, fd, err) == 0 && walk(c->tar, c, err) == 0 &&
+        manifest_parse(buf_view(&c->manifest), &c->tree, out, err) == 0)
+        rc = manifest_check(out, err);
     check_free(c);
     return rc;
 }

@@ -9,12 +9,13 @@
 #define GATEWAY_BUNDLE_H
 
 #include "base/err.h"
-#include "model/agent.h"
+#include "model/manifest.h"
 
-enum { ARCHIVE_MAX_ENTRIES = 100000, ARCHIVE_MANIFEST_BYTES = 64 * 1024 };
+enum { ARCHIVE_MAX_ENTRIES = 100000 };
 #define ARCHIVE_MAX_UNPACKED_BYTES (1024LL * 1024 * 1024)
 
-/* Reads fd from its start. Fills the manifest with its defaults. ERR_BAD_ARCHIVE, ERR_BAD_MANIFEST. */
-int bundle_check(int fd, struct agent_manifest *out, struct err *err);
+/* Reads fd from its start. Fills the manifest with its defaults. ERR_BAD_ARCHIVE, ERR_BAD_MANIFEST,
+ * ERR_UNSUPPORTED. */
+int bundle_check(int fd, struct manifest *out, struct err *err);
 
 #endif

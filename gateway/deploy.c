@@ -26,7 +26,7 @@ struct deploy {
     struct crypto_sha256_state hash;
     uint8_t sha256[SHA256_BYTES];
     char name[AGENT_SLUG_BYTES]; /* ?name=, may be empty */
-    struct agent_manifest manifest;
+    struct manifest manifest;
     struct err check_err;
     struct uuid version_id;
     int32_t chunk;

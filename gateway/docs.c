@@ -12,6 +12,8 @@ enum { PAGE_BYTES = 1024 * 1024, PROBLEM_PAGE_BYTES = 16 * 1024 };
 
 extern const char problems_json[];
 extern const size_t problems_json_len;
+extern const char agent_schema_json[];
+extern const size_t agent_schema_json_len;
 
 static const char html_type[] = "text/html; charset=utf-8";
 static const char style[] =
@@ -390,6 +392,11 @@ static void reply_html(struct call *c, struct str page)
 void docs_contract(struct call *c)
 {
     call_reply_bytes(c, 200, "application/json", contract_text());
+}
+
+void docs_agent_schema(struct call *c)
+{
+    call_reply_bytes(c, 200, "application/schema+json", str_make(agent_schema_json, agent_schema_json_len));
 }
 
 void docs_page(struct call *c)

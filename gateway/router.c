@@ -65,6 +65,7 @@ static const struct operation_handler handlers[] = {
     {"getReadiness", health_ready},
     {"getMetrics", health_metrics},
     {"getContract", docs_contract},
+    {"getAgentSchema", docs_agent_schema},
     {"getDocs", docs_page},
     {"getProblem", docs_problem},
 };

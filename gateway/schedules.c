@@ -32,6 +32,10 @@ static void write_limits(struct json_writer *w, const struct schedule *s)
         jw_null(w);
     jw_kint(w, "queue_timeout_s", s->queue_timeout_ms / 1000);
     jw_key(w, "retry");
+    if (s->max_attempts == 0) { /* the agent's */
+        jw_null(w);
+        return;
+    }
     jw_object(w);
     jw_kint(w, "max_attempts", s->max_attempts);
     jw_key(w, "on");

@@ -100,9 +100,8 @@ static int read_retry(struct reading *r, const struct json_value *root, struct e
     static const char *const known[] = {"max_attempts", "on", NULL};
     const struct json_value *v = json_get(root, "retry"), *on = json_get(v, "on");
     int64_t max = 1;
-    r->sub->max_attempts = 1;
     if (v == NULL)
-        return 0;
+        return 0; /* the agent's, or none */
     if (json_type_of(v) != JSON_OBJECT)
         return err_set(err, ERR_BAD_FIELD, "retry must be an object");
     if (json_known_fields(v, known, err) != 0)

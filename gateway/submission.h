@@ -13,7 +13,8 @@ struct submission_agent {
 };
 
 /* Reads the document (an object) into *sub, whose views point into it, and *agent (which may hold a
- * default beforehand). timeout_ms stays 0 when the caller gave none. own: names that the caller reads itself
+ * default beforehand). timeout_ms and max_attempts stay 0 when the caller gave none. own: names that the
+ * caller reads itself
  * ("webhook" among them, or it is refused), NULL-ended, or NULL. -1 and *err: the first fault, as the
  * answer's code and detail. */
 int submission_read(const struct json *doc, const char *const *own, struct submission *sub,

@@ -211,6 +211,10 @@ void submit_target(struct call *c, const struct agent_target *t, const struct er
     s->sub.version = t->version;
     if (s->sub.timeout_ms == 0)
         s->sub.timeout_ms = t->timeout_ms > 0 ? t->timeout_ms : INV_TIMEOUT_DEFAULT_MS;
+    if (s->sub.max_attempts == 0) {
+        s->sub.max_attempts = t->max_attempts > 0 ? t->max_attempts : 1;
+        s->sub.retry_on = t->retry_on;
+    }
     s->ticket = handoff_begin(c->g->handoff, c->tenant);
     if (s->ticket == NULL) {
         call_fail_code(c, ERR_OVERLOADED, NULL);

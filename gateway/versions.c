@@ -13,7 +13,7 @@
 #include "page.h"
 #include "store/versions.h"
 
-enum { STORE_MS = 5000, LIST_MAX = 200, BODY_MAX = 4096, ANSWER_MAX = 4 << 20, SCOPE_BYTES = 128 };
+enum { STORE_MS = 5000, LIST_MAX = 200, BODY_MAX = 4096, ANSWER_MAX = 32 << 20, SCOPE_BYTES = 128 };
 
 /* ---- the list ---- */
 
@@ -35,6 +35,11 @@ static void write_row(const void *rows, size_t i, struct json_writer *w)
     jw_kbool(w, "serving", v->serving);
     jw_kstr(w, "runtime", v->runtime);
     jw_kstr(w, "source_sha256", buf_view(&hash));
+    jw_key(w, "manifest");
+    if (v->manifest.n > 0)
+        jw_raw(w, v->manifest);
+    else
+        jw_null(w);
     jw_kint(w, "archive_bytes", v->archive_bytes);
     jw_ktime(w, "created_at", v->created_at);
     jw_ktime(w, "finished_at", v->finished_at);

@@ -7,11 +7,12 @@
 
 /* ---- resolving ---- */
 
-static const char sql_resolve[] =
-    "SELECT a.id, coalesce(v.version, 0), coalesce(v.status, 0::int2), v.timeout_ms FROM agents a "
-    "LEFT JOIN agent_versions v ON v.agent = a.id AND v.version = "
-    "CASE WHEN $3 > 0 THEN $3 ELSE coalesce(a.serving, a.latest) END "
-    "WHERE a.tenant = $1 AND a.slug = $2";
+static const char sql_resolve[] = "SELECT a.id, coalesce(v.version, 0), coalesce(v.status, 0::int2), "
+                                  "v.timeout_ms, coalesce(v.max_attempts, 0::int2), "
+                                  "coalesce(v.retry_on, 0::int2) FROM agents a "
+                                  "LEFT JOIN agent_versions v ON v.agent = a.id AND v.version = "
+                                  "CASE WHEN $3 > 0 THEN $3 ELSE coalesce(a.serving, a.latest) END "
+                                  "WHERE a.tenant = $1 AND a.slug = $2";
 
 static void reply_resolve(void *arg, const struct pg_result *r, const struct err *err)
 {
@@ -22,7 +23,9 @@ static void reply_resolve(void *arg, const struct pg_result *r, const struct err
                                   .ready = pg_get_int2(r, 0, 2) == AGENT_READY,
                                   .agent = pg_get_uuid(r, 0, 0),
                                   .version = pg_get_int4(r, 0, 1),
-                                  .timeout_ms = pg_get_int4(r, 0, 3)};
+                                  .timeout_ms = pg_get_int4(r, 0, 3),
+                                  .max_attempts = pg_get_int2(r, 0, 4),
+                                  .retry_on = pg_get_int2(r, 0, 5)};
     ((agent_resolve_fn *)c->fn)(c->arg, &t, err);
     free(c);
 }
@@ -45,7 +48,8 @@ static const char sql_agents[] =
     "SELECT a.id, a.slug, coalesce(a.serving, 0), a.created_at, v.version, v.status, v.runtime, v.entry, "
     "v.install, "
     "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at, "
-    "coalesce(a.rolled_back_from, 0) FROM agents a JOIN agent_versions v ON v.agent = a.id AND v.version = "
+    "coalesce(a.rolled_back_from, 0), CASE WHEN $2 <> '' THEN v.manifest ELSE '' END FROM agents a JOIN "
+    "agent_versions v ON v.agent = a.id AND v.version = "
     "a.latest "
     "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
 
@@ -65,7 +69,8 @@ static void read_agent(const struct pg_result *r, int i, struct agent_record *ou
                                        .error_message = pg_get_str(r, i, 10),
                                        .log = pg_get_str(r, i, 11),
                                        .archive_bytes = pg_get_int8(r, i, 12),
-                                       .created_at = pg_get_time(r, i, 13)};
+                                       .created_at = pg_get_time(r, i, 13),
+                                       .manifest = pg_get_str(r, i, 16)};
     if (!pg_is_null(r, i, 14))
         out->latest.finished_at = pg_get_time(r, i, 14);
     out->status = out->serving > 0 ? AGENT_READY : out->latest.status;
@@ -112,7 +117,8 @@ static const char sql_deploy[] =
     "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
     "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, "
     "archive_bytes, "
-    "archive_sha256) SELECT a.id, a.latest, $4, $2, $5, $6, $7, nullif($8, 0), $9, $10 FROM a "
+    "archive_sha256, manifest, max_attempts, retry_on) "
+    "SELECT a.id, a.latest, $4, $2, $5, $6, $7, nullif($8, 0), $9, $10, $11, $12, $13 FROM a "
     "RETURNING agent, version";
 
 int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct str data, int64_t deadline_ms,
@@ -145,11 +151,15 @@ static void reply_deploy(void *arg, const struct pg_result *r, const struct err 
 }
 
 int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
-                 const struct agent_manifest *manifest, int64_t archive_bytes,
+                 const struct manifest *manifest, int64_t archive_bytes,
                  const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn,
                  void *arg, struct err *err)
 {
-    struct pg_params *p = pg_params_new(4096);
+    struct pg_params *p = pg_params_new(MANIFEST_JSON_BYTES + 4096);
+    struct buf json;
+    buf_init(&json, MANIFEST_JSON_BYTES);
+    struct json_writer w = json_writer(&json);
+    manifest_write(manifest, &w);
     if (p != NULL) {
         pg_put_uuid(p, uuid_new());
         pg_put_int4(p, tenant);
@@ -161,6 +171,15 @@ int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid ver
         pg_put_int4(p, manifest->timeout_ms);
         pg_put_int8(p, archive_bytes);
         pg_put_bytea(p, str_make((const char *)archive_sha256, SHA256_BYTES));
+        pg_put_text(p, buf_view(&json));
+        pg_put_int2(p, manifest->max_attempts);
+        pg_put_int2(p, manifest->retry_on);
+    }
+    bool written = !json.failed;
+    buf_deinit(&json);
+    if (!written) {
+        pg_params_free(&p);
+        return err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
     }
     return store_query(pg, sql_deploy, p, deadline_ms, reply_deploy, (void (*)(void))fn, arg, err);
 }
@@ -169,7 +188,8 @@ int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid ver
 
 static const char sql_version[] =
     "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.slug, v.runtime, v.entry, v.install, v.snapshot, "
-    "v.archive_bytes FROM agent_versions v JOIN agents a ON a.id = v.agent WHERE v.agent = $1 AND v.version "
+    "v.archive_bytes, v.manifest FROM agent_versions v JOIN agents a ON a.id = v.agent WHERE v.agent = $1 "
+    "AND v.version "
     "= $2";
 static const char sql_file_get[] = "SELECT data FROM agent_files WHERE id = $1 AND chunk = $2";
 static const char sql_finish[] =
@@ -196,7 +216,8 @@ static void reply_version(void *arg, const struct pg_result *r, const struct err
                                    .entry = pg_get_str(r, 0, 7),
                                    .install = pg_get_str(r, 0, 8),
                                    .snapshot = pg_get_str(r, 0, 9),
-                                   .archive_bytes = pg_get_int8(r, 0, 10)};
+                                   .archive_bytes = pg_get_int8(r, 0, 10),
+                                   .manifest = pg_get_str(r, 0, 11)};
     ((agent_version_fn *)c->fn)(c->arg, found, &v, err);
     free(c);
 }

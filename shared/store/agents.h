@@ -11,6 +11,7 @@
 #include "base/id.h"
 #include "crypto/crypto.h"
 #include "model/agent.h"
+#include "model/manifest.h"
 #include "postgres/pg.h"
 
 /* ---- for submissions ---- */
@@ -19,8 +20,10 @@ struct agent_target {
     bool found; /* the agent (and the version asked for) exists */
     bool ready;
     struct uuid agent;
-    int32_t version;    /* the one to run */
-    int32_t timeout_ms; /* its default; 0: the system's */
+    int32_t version; /* the one to run */
+    /* what a submission gets that does not say it; 0: the system's */
+    int32_t timeout_ms;
+    int16_t max_attempts, retry_on;
 };
 typedef void agent_resolve_fn(void *arg, const struct agent_target *target, const struct err *err);
 /* version 0: the serving one. */
@@ -33,6 +36,7 @@ struct agent_build {
     int32_t version;
     enum agent_status status;
     struct str runtime, entry, install, error_code, error_message, log;
+    struct str manifest; /* JSON; empty in lists, and for versions from before there was one */
     int64_t archive_bytes;
     wall_t created_at, finished_at;
 };
@@ -62,7 +66,7 @@ int agent_file_drop(struct pg *pg, struct uuid version_id, int64_t deadline_ms);
 typedef void agent_deploy_fn(void *arg, struct uuid agent, int32_t version, const struct err *err);
 /* Makes the agent when it is new, and its next version, building. */
 int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
-                 const struct agent_manifest *manifest, int64_t archive_bytes,
+                 const struct manifest *manifest, int64_t archive_bytes,
                  const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn,
                  void *arg, struct err *err);
 
@@ -73,6 +77,7 @@ struct agent_version {
     int32_t tenant, version;
     enum agent_status status;
     struct str slug, runtime, entry, install, snapshot;
+    struct str manifest; /* JSON; empty: runtime, entry and install are all there is */
     int64_t archive_bytes;
 };
 /* found false: no such version. */

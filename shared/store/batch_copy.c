@@ -12,9 +12,9 @@ const struct str batch_copy_header = {.p = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0",
 const struct str batch_copy_trailer = {.p = "\377\377", .n = 2};
 
 /* Columns that are filled in lead, so that they stand at the same place in every row. */
-#define ITEM_COLUMNS                                                                              \
-    "id, agent, version, timeout_ms, queue_timeout_ms, priority, tenant, api_key, max_attempts, " \
-    "retry_on, batch, prompt_bytes, prompt, metadata, custom_id, traceparent"
+#define ITEM_COLUMNS                                                                               \
+    "id, agent, version, timeout_ms, queue_timeout_ms, priority, max_attempts, retry_on, tenant, " \
+    "api_key, batch, prompt_bytes, prompt, metadata, custom_id, traceparent"
 #define BATCH_COLUMNS \
     "id, tenant, api_key, priority, max_concurrency, total, first, last, fed, low, metadata, delayed"
 enum {
@@ -32,6 +32,8 @@ enum {
     AT_TIMEOUT = AT_VERSION + 4 + 4,
     AT_QUEUE_TIMEOUT = AT_TIMEOUT + 4 + 4,
     AT_PRIORITY = AT_QUEUE_TIMEOUT + 8 + 4,
+    AT_MAX_ATTEMPTS = AT_PRIORITY + 2 + 4,
+    AT_RETRY_ON = AT_MAX_ATTEMPTS + 2 + 4,
 };
 
 #define POSTGRES_EPOCH_US INT64_C(946684800000000)
@@ -100,10 +102,10 @@ void batch_item_put(struct buf *out, const struct batch_item *item)
     put_int4(out, sub->timeout_ms);
     put_int8(out, sub->queue_timeout_ms);
     put_int2(out, 0);
-    put_int4(out, item->tenant);
-    put_uuid(out, item->api_key);
     put_int2(out, sub->max_attempts);
     put_int2(out, sub->retry_on);
+    put_int4(out, item->tenant);
+    put_uuid(out, item->api_key);
     put_uuid(out, item->batch);
     put_int4(out, (int32_t)sub->prompt.n);
     if (sub->prompt.n <= INV_INLINE_BYTES)
@@ -119,6 +121,7 @@ void batch_item_fill(char *row, const struct batch_item_late *late)
 {
     uint32_t version = htobe32((uint32_t)late->version), timeout = htobe32((uint32_t)late->timeout_ms);
     uint16_t priority = htobe16((uint16_t)late->priority);
+    uint16_t attempts = htobe16((uint16_t)late->max_attempts), on = htobe16((uint16_t)late->retry_on), stated;
     int64_t queue_timeout;
     memcpy(row + AT_ID, late->id.b, sizeof late->id.b);
     memcpy(row + AT_AGENT, late->agent.b, sizeof late->agent.b);
@@ -126,6 +129,11 @@ void batch_item_fill(char *row, const struct batch_item_late *late)
     memcpy(row + AT_PRIORITY, &priority, sizeof priority);
     if (late->timeout_ms != 0)
         memcpy(row + AT_TIMEOUT, &timeout, sizeof timeout);
+    memcpy(&stated, row + AT_MAX_ATTEMPTS, sizeof stated);
+    if (stated == 0) {
+        memcpy(row + AT_MAX_ATTEMPTS, &attempts, sizeof attempts);
+        memcpy(row + AT_RETRY_ON, &on, sizeof on);
+    }
     if (late->queue_timeout_ms == 0)
         return;
     memcpy(&queue_timeout, row + AT_QUEUE_TIMEOUT, sizeof queue_timeout);

@@ -34,7 +34,8 @@ struct batch_item_late {
     struct uuid id, agent;
     int32_t version;
     enum inv_priority priority;
-    int32_t timeout_ms;       /* 0: as it stands */
+    int32_t timeout_ms;             /* 0: as it stands */
+    int16_t max_attempts, retry_on; /* where the item says none; max_attempts > 0 */
     int64_t queue_timeout_ms; /* in place of the default; what stands there beyond that is kept. 0: as it
                                  stands */
 };

@@ -270,7 +270,9 @@ static const char sql_plan[] =
 
 /* Whoever comes second finds another next_at, once it has the row. */
 static const char sql_fire[] =
-    "WITH r AS (SELECT s.id, a.id AS agent_id, v.version AS v, v.timeout_ms AS agent_timeout_ms FROM "
+    "WITH r AS (SELECT s.id, a.id AS agent_id, v.version AS v, v.timeout_ms AS agent_timeout_ms, "
+    "v.max_attempts "
+    "AS agent_max_attempts, v.retry_on AS agent_retry_on FROM "
     "schedules s "
     "LEFT JOIN agents a ON a.tenant = s.tenant AND a.slug = s.agent "
     "LEFT JOIN agent_versions v ON v.agent = a.id AND v.status = 1 "
@@ -280,12 +282,14 @@ static const char sql_fire[] =
     "last_invocation = CASE WHEN r.v IS NOT NULL THEN $5::uuid END, "
     "last_error = CASE WHEN r.v IS NULL THEN 'agent_not_ready' END "
     "FROM r WHERE s.id = r.id AND s.enabled AND s.next_at = $4 RETURNING s.*, r.agent_id, r.v, "
-    "r.agent_timeout_ms) "
+    "r.agent_timeout_ms, r.agent_max_attempts, r.agent_retry_on) "
     "INSERT INTO invocations (id, tenant, agent, version, api_key, priority, timeout_ms, queue_timeout_ms, "
     "max_attempts, retry_on, prompt, prompt_bytes, metadata) "
     "SELECT $5, tenant, agent_id, v, api_key, priority, coalesce(nullif(timeout_ms, 0), agent_timeout_ms, "
     "$6), "
-    "queue_timeout_ms, max_attempts, retry_on, prompt, octet_length(prompt), metadata FROM u WHERE v IS NOT "
+    "queue_timeout_ms, coalesce(nullif(max_attempts, 0), nullif(agent_max_attempts, 0), 1), "
+    "CASE WHEN max_attempts = 0 THEN agent_retry_on ELSE retry_on END, "
+    "prompt, octet_length(prompt), metadata FROM u WHERE v IS NOT "
     "NULL "
     "RETURNING id";
 

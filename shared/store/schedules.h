@@ -26,7 +26,7 @@ struct schedule {
     enum inv_priority priority;
     int32_t timeout_ms; /* 0: the agent's */
     int64_t queue_timeout_ms;
-    int16_t max_attempts, retry_on;
+    int16_t max_attempts, retry_on; /* 0: the agent's */
     struct str prompt, metadata;
     wall_t next_at, last_at, created_at; /* 0: none */
     struct uuid last_invocation;         /* zero: none */

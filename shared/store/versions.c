@@ -11,7 +11,7 @@
 /* An agent that has no version below yields one row of nulls: it is there. */
 static const char sql_list[] =
     "SELECT v.version, v.status, v.version = coalesce(a.serving, 0), v.runtime, v.archive_sha256, "
-    "v.error_code, v.error_message, v.archive_bytes, v.created_at, v.finished_at FROM agents a "
+    "v.error_code, v.error_message, v.archive_bytes, v.created_at, v.finished_at, v.manifest FROM agents a "
     "LEFT JOIN agent_versions v ON v.agent = a.id AND v.version < $3 "
     "WHERE a.tenant = $1 AND a.slug = $2 ORDER BY v.version DESC LIMIT $4";
 
@@ -25,7 +25,8 @@ static void read_version(const struct pg_result *r, int i, struct version_record
                                    .error_code = pg_get_str(r, i, 5),
                                    .error_message = pg_get_str(r, i, 6),
                                    .archive_bytes = pg_get_int8(r, i, 7),
-                                   .created_at = pg_get_time(r, i, 8)};
+                                   .created_at = pg_get_time(r, i, 8),
+                                   .manifest = pg_get_str(r, i, 10)};
     if (!pg_is_null(r, i, 9))
         out->finished_at = pg_get_time(r, i, 9);
     snprintf(out->place, sizeof out->place, "%d", out->version);

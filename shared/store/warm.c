@@ -6,7 +6,8 @@
 #include "store/call.h"
 
 static const char sql_warm[] =
-    "SELECT v.id, v.tenant, v.snapshot, coalesce(v.timeout_ms, 0), v.warm_min, v.warm_max "
+    "SELECT v.id, v.tenant, v.snapshot, coalesce(v.timeout_ms, 0), v.warm_min, v.warm_max, "
+    "coalesce(nullif(v.manifest, '')::jsonb ->> 'egress' = 'deny', false) "
     "FROM agent_versions v JOIN agents a ON a.id = v.agent AND a.serving = v.version "
     "WHERE v.warm_max > 0 AND v.status = 1 "
     "ORDER BY row_number() OVER (PARTITION BY v.tenant ORDER BY a.slug), v.tenant LIMIT $1";
@@ -27,7 +28,8 @@ static void reply_warm(void *arg, const struct pg_result *r, const struct err *e
                                         .snapshot = pg_get_str(r, (int)i, 2),
                                         .timeout_ms = pg_get_int4(r, (int)i, 3),
                                         .min = pg_get_int4(r, (int)i, 4),
-                                        .max = pg_get_int4(r, (int)i, 5)};
+                                        .max = pg_get_int4(r, (int)i, 5),
+                                        .no_internet = pg_get_bool(r, (int)i, 6)};
     ((warm_versions_fn *)c->fn)(c->arg, list, err == NULL ? n : 0, err);
     free(list);
     free(c);

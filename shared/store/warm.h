@@ -2,6 +2,9 @@
 #ifndef STORE_WARM_H
 #define STORE_WARM_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/err.h"
 #include "base/id.h"
 #include "base/str.h"
@@ -14,6 +17,7 @@ struct warm_version {
     struct str snapshot;
     int32_t timeout_ms; /* the agent's own default limit; 0: the system's */
     int32_t min, max;
+    bool no_internet;
 };
 /* Views are valid during the callback. */
 typedef void warm_versions_fn(void *arg, const struct warm_version *list, size_t n, const struct err *err);

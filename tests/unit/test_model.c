@@ -1,4 +1,4 @@
-/* model: states, the retry rules, deficit round robin, agents and their manifests. */
+/* model: states, the retry rules, deficit round robin, agents. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -243,98 +243,6 @@ static void refs(void **state)
         assert_false(agent_ref_parse(str_of(bad[i]), &slug, &version));
 }
 
-static void manifest_defaults(void **state)
-{
-    (void)state;
-    static const struct {
-        struct agent_tree tree;
-        const char *text, *runtime, *entry, *install;
-    } table[] = {
-        {{.index_js = true}, "", "node", "index.js", ""},
-        {{.agent_js = true}, "", "node", "agent.js", ""},
-        {{.index_js = true, .package_json = true},
-         "",
-         "node",
-         "index.js",
-         "npm install --no-audit --no-fund"},
-        {{.main_py = true}, "", "python", "main.py", ""},
-        {{.agent_py = true, .requirements_txt = true},
-         "",
-         "python",
-         "agent.py",
-         "python3 -m pip install --user --break-system-packages -r requirements.txt"},
-        {{.run_sh = true}, "", "command", "sh run.sh", ""},
-        {{.index_js = true, .main_py = true}, "", "node", "index.js", ""},
-        {{.index_js = true, .main_py = true}, "{\"runtime\":\"python\"}", "python", "main.py", ""},
-        {{0}, "{\"runtime\":\"node\",\"entry\":\"src/x.js\"}", "node", "src/x.js", ""},
-        {{.index_js = true, .package_json = true}, "{\"install\":\"\"}", "node", "index.js", ""},
-        {{.index_js = true}, "{\"install\":\"make\"}", "node", "index.js", "make"},
-    };
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        struct agent_manifest m;
-        struct err err = ERR_INIT;
-        if (agent_manifest_parse(str_of(table[i].text), &table[i].tree, &m, &err) != 0)
-            fail_msg("row %zu: %s", i, err.msg);
-        assert_string_equal(m.runtime, table[i].runtime);
-        assert_string_equal(m.entry, table[i].entry);
-        assert_string_equal(m.install, table[i].install);
-        assert_int_equal(m.timeout_ms, 0);
-    }
-    struct agent_manifest m;
-    const struct agent_tree tree = {.index_js = true};
-    assert_int_equal(agent_manifest_parse(STR("{\"name\":\"x\",\"timeout_s\":3600,\"description\":\"d\"}"),
-                                          &tree, &m, NULL),
-                     0);
-    assert_string_equal(m.name, "x");
-    assert_int_equal(m.timeout_ms, 3600000);
-}
-
-static void manifest_refusals(void **state)
-{
-    (void)state;
-    static const char *const bad[] = {
-        "[]",
-        "\"x\"",
-        "{",
-        "{\"name\":\"Upper\"}",
-        "{\"name\":\"../etc\"}",
-        "{\"name\":7}",
-        "{\"name\":null}",
-        "{\"runtime\":\"ruby\"}",
-        "{\"runtime\":\"node\\n\"}",
-        "{\"runtime\":\"nodenodenodenodenode\"}",
-        "{\"entry\":\"a\\nb\"}",
-        "{\"entry\":[\"a\"]}",
-        "{\"entry\":\"a\\u0000b\"}",
-        "{\"install\":{\"cmd\":\"x\"}}",
-        "{\"timeout_s\":0}",
-        "{\"timeout_s\":3601}",
-        "{\"timeout_s\":1.5}",
-        "{\"timeout_s\":\"60\"}",
-        "{\"timeout_s\":9223372036854775807}",
-        "{\"nmae\":\"x\"}",
-        "{\"name\":\"a\",\"name\":\"b\"}",
-    };
-    const struct agent_tree tree = {.index_js = true};
-    struct agent_manifest m;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct err err = ERR_INIT;
-        if (agent_manifest_parse(str_of(bad[i]), &tree, &m, &err) == 0)
-            fail_msg("accepted: %s", bad[i]);
-        assert_int_equal(err.code, ERR_BAD_MANIFEST);
-        assert_true(err.msg[0] != '\0');
-        assert_int_equal(agent_manifest_parse(str_of(bad[i]), &tree, &m, NULL), -1);
-    }
-    char big[1024];
-    memset(big, 'x', sizeof big);
-    memcpy(big, "{\"entry\":\"", 10);
-    memcpy(big + sizeof big - 2, "\"}", 2);
-    assert_int_equal(agent_manifest_parse(str_make(big, sizeof big), &tree, &m, NULL), -1);
-    const struct agent_tree nothing = {0};
-    assert_int_equal(agent_manifest_parse(STR(""), &nothing, &m, NULL), -1);
-    assert_int_equal(agent_manifest_parse(STR("{\"runtime\":\"node\"}"), &nothing, &m, NULL), -1);
-}
-
 /* What the shell makes of the command: a program `node` or `python3` that prints its arguments. */
 static void shell_says(const char *entry, const char *runtime)
 {
@@ -431,8 +339,6 @@ int main(void)
         cmocka_unit_test(drr_bounds),
         cmocka_unit_test(slugs),
         cmocka_unit_test(refs),
-        cmocka_unit_test(manifest_defaults),
-        cmocka_unit_test(manifest_refusals),
         cmocka_unit_test(run_commands),
         cmocka_unit_test(a_trace_is_carried),
     };
