@@ -16,7 +16,8 @@ enum { STORE_MS = 5000, LIST_MAX = 1000, LOG_TAIL_BYTES = 16 * 1024, ANSWER_MAX 
 struct show {
     struct call *c;
     int status;
-    bool listed; /* else one agent */
+    int32_t deployed; /* 0: it answers no deploy */
+    bool listed;      /* else one agent */
     struct page page;
 };
 
@@ -53,7 +54,8 @@ static void write_build(struct json_writer *w, const struct agent_build *b)
     jw_object_end(w);
 }
 
-static void write_agent(struct json_writer *w, const struct agent_record *a)
+/* deployed: the version that a deploy made or found; 0: it answers none. */
+static void write_agent(struct json_writer *w, const struct agent_record *a, int32_t deployed)
 {
     jw_object(w);
     jw_kid(w, "id", "agt", a->id);
@@ -69,6 +71,8 @@ static void write_agent(struct json_writer *w, const struct agent_record *a)
         jw_int(w, a->rolled_back_from);
     else
         jw_null(w);
+    if (deployed > 0)
+        jw_kint(w, "deployed_version", deployed);
     jw_key(w, "latest_build");
     write_build(w, &a->latest);
     jw_ktime(w, "created_at", a->created_at);
@@ -78,7 +82,7 @@ static void write_agent(struct json_writer *w, const struct agent_record *a)
 static void write_row(const void *rows, size_t i, struct json_writer *w)
 {
     const struct agent_record *agents = rows;
-    write_agent(w, &agents[i]);
+    write_agent(w, &agents[i], 0);
 }
 
 /* The last name shown. */
@@ -89,14 +93,14 @@ static struct str place_of(const void *rows, size_t i)
 }
 
 /* Who looks at an agent may be waiting for its new version: what is submitted next runs that. */
-static void answer_one(struct call *c, const struct agent_record *a, int status)
+static void answer_one(struct call *c, const struct agent_record *a, const struct show *s)
 {
     struct buf body;
     targets_forget(c->g->targets, c->tenant, a->slug);
     buf_init(&body, ANSWER_MAX);
     struct json_writer w = json_writer(&body);
-    write_agent(&w, a);
-    call_reply_json(c, status, &body);
+    write_agent(&w, a, s->deployed);
+    call_reply_json(c, s->status, &body);
 }
 
 static void on_agents(void *arg, const struct agent_record *agents, size_t n, const struct err *err)
@@ -112,13 +116,13 @@ static void on_agents(void *arg, const struct agent_record *agents, size_t n, co
         else if (n == 0)
             call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
         else
-            answer_one(c, &agents[0], s->status);
+            answer_one(c, &agents[0], s);
     }
     free(s);
 }
 
 /* page NULL: the agent of that slug. */
-static void ask(struct call *c, struct str slug, const struct page *page, int status)
+static void ask(struct call *c, struct str slug, const struct page *page, int32_t deployed, int status)
 {
     struct err err = ERR_INIT;
     struct show *s = calloc(1, sizeof *s);
@@ -126,7 +130,7 @@ static void ask(struct call *c, struct str slug, const struct page *page, int st
         call_fail_code(c, ERR_OVERLOADED, NULL);
         return;
     }
-    *s = (struct show){.c = c, .status = status, .listed = page != NULL};
+    *s = (struct show){.c = c, .status = status, .deployed = deployed, .listed = page != NULL};
     if (page != NULL)
         s->page = *page;
     call_enter(c);
@@ -140,13 +144,18 @@ static void ask(struct call *c, struct str slug, const struct page *page, int st
 
 void agent_answer(struct call *c, struct str slug, int status)
 {
-    ask(c, slug, NULL, status);
+    ask(c, slug, NULL, 0, status);
+}
+
+void agent_answer_deploy(struct call *c, struct str slug, int32_t version, int status)
+{
+    ask(c, slug, NULL, version, status);
 }
 
 void agent_show(struct call *c)
 {
     if (agent_slug_valid(c->arg))
-        ask(c, c->arg, NULL, 200);
+        ask(c, c->arg, NULL, 0, 200);
     else
         call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
 }
@@ -158,5 +167,5 @@ void agents_list(struct call *c)
     if (page_read(c, LIST_SCOPE, LIST_MAX, &page, &err) != 0)
         call_fail(c, &err);
     else
-        ask(c, str_of(NULL), &page, 200);
+        ask(c, str_of(NULL), &page, 0, 200);
 }

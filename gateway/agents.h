@@ -10,5 +10,7 @@ void agent_show(struct call *c);
 
 /* Answers with one agent's record, `status` as given; 404 without one. */
 void agent_answer(struct call *c, struct str slug, int status);
+/* The same with the version that a deploy made, or found. */
+void agent_answer_deploy(struct call *c, struct str slug, int32_t version, int status);
 
 #endif

@@ -10,9 +10,11 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uthash.h>
 
@@ -32,6 +34,8 @@ enum name_kind { NAME_DIR, NAME_FILE, NAME_LINK };
 struct name {
     UT_hash_handle hh;
     enum name_kind kind;
+    unsigned rights;              /* the owner's, of a file */
+    uint8_t digest[SHA256_BYTES]; /* of content or target */
     char path[];
 };
 
@@ -42,6 +46,7 @@ struct check {
     struct agent_tree tree;
     struct buf manifest;
     int64_t entries, bytes;
+    struct crypto_sha256_state content, holes; /* of the current entry */
     struct name *names;
     size_t names_bytes;
 };
@@ -169,6 +174,57 @@ static int note_name(struct check *c, const char *path, enum name_kind kind, str
     return add_parents(c, path, err) != 0 ? -1 : add_name(c, path, n, kind, err);
 }
 
+/* ---- the source's hash ---- */
+
+static void hash_number(struct crypto_sha256_state *s, uint64_t n)
+{
+    n = htobe64(n);
+    crypto_sha256_update(s, str_make((const char *)&n, sizeof n));
+}
+
+static void hash_text(struct crypto_sha256_state *s, const char *text)
+{
+    struct str t = str_of(text);
+    hash_number(s, t.n);
+    crypto_sha256_update(s, t);
+}
+
+/* What an entry is besides its path: bytes and holes, and where a link leads. */
+static void digest_entry(struct check *c, struct archive_entry *e, struct name *name)
+{
+    struct crypto_sha256_state all;
+    uint8_t content[SHA256_BYTES], holes[SHA256_BYTES];
+    const char *hard = archive_entry_hardlink(e), *soft = archive_entry_symlink(e);
+    crypto_sha256_final(&c->content, content);
+    crypto_sha256_final(&c->holes, holes);
+    crypto_sha256_init(&all);
+    crypto_sha256_update(&all, str_make((const char *)content, sizeof content));
+    crypto_sha256_update(&all, str_make((const char *)holes, sizeof holes));
+    hash_text(&all, hard != NULL ? hard : "");
+    hash_text(&all, hard == NULL && soft != NULL ? soft : "");
+    crypto_sha256_final(&all, name->digest);
+    name->rights = name->kind == NAME_FILE ? (unsigned)archive_entry_perm(e) & S_IRWXU : 0;
+}
+
+static int by_path(const struct name *a, const struct name *b)
+{
+    return strcmp(a->path, b->path);
+}
+
+static void hash_source(struct check *c, uint8_t out[SHA256_BYTES])
+{
+    struct crypto_sha256_state all;
+    crypto_sha256_init(&all);
+    HASH_SORT(c->names, by_path);
+    for (const struct name *n = c->names; n != NULL; n = n->hh.next) {
+        hash_text(&all, n->path);
+        hash_number(&all, n->kind);
+        hash_number(&all, n->rights);
+        crypto_sha256_update(&all, str_make((const char *)n->digest, sizeof n->digest));
+    }
+    crypto_sha256_final(&all, out);
+}
+
 /* ---- links ---- */
 
 /* A symbolic link may go up, but not above the top, and then only down: since no entry lies below a link, its
@@ -252,17 +308,25 @@ static int check_kind(struct check *c, struct archive_entry *e, const char *path
     }
 }
 
-/* Reads an entry's content: counts it all, keeps agent.json. */
+/* Reads an entry's content: counts and hashes it all, keeps agent.json. */
 static int read_content(struct archive *a, struct check *c, bool manifest, struct err *err)
 {
     const void *block;
     size_t n;
-    la_int64_t offset;
+    la_int64_t offset, at = 0;
     int rc;
+    crypto_sha256_init(&c->content);
+    crypto_sha256_init(&c->holes);
     while ((rc = archive_read_data_block(a, &block, &n, &offset)) == ARCHIVE_OK) {
         c->bytes += (int64_t)n;
         if (c->bytes > ARCHIVE_MAX_UNPACKED_BYTES || offset > ARCHIVE_MAX_UNPACKED_BYTES)
             return err_set(err, ERR_BAD_ARCHIVE, "the archive unpacks to more than 1 GiB");
+        if (offset != at) {
+            hash_number(&c->holes, (uint64_t)at);
+            hash_number(&c->holes, (uint64_t)offset);
+        }
+        at = offset + (la_int64_t)n;
+        crypto_sha256_update(&c->content, str_make(block, n));
         if (manifest && !buf_append(&c->manifest, block, n))
             return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes", MANIFEST_BYTES);
     }
@@ -287,6 +351,9 @@ static int check_entry(struct archive *a, struct archive_entry *e, struct check 
     if (kind == NAME_FILE)
         note_file(&c->tree, path);
     int rc = read_content(a, c, kind == NAME_FILE && strcmp(path, "agent.json") == 0, err);
+    struct name *name = find_name(c, path, strlen(path));
+    if (rc == 0 && kind != NAME_DIR)
+        digest_entry(c, e, name);
     c->header_from = c->unpacked;
     return rc;
 }
@@ -322,7 +389,7 @@ static void check_free(struct check *c)
     free(c);
 }
 
-int bundle_check(int fd, struct manifest *out, struct err *err)
+int bundle_check(int fd, struct bundle *out, struct err *err)
 {
     struct check *c = calloc(1, sizeof *c);
     if (c == NULL)
@@ -330,8 +397,10 @@ int bundle_check(int fd, struct manifest *out, struct err *err)
     buf_init(&c->manifest, MANIFEST_BYTES);
     int rc = -1;
     if (open_readers(c, fd, err) == 0 && walk(c->tar, c, err) == 0 &&
-        manifest_parse(buf_view(&c->manifest), &c->tree, out, err) == 0)
-        rc = manifest_check(out, err);
+        manifest_parse(buf_view(&c->manifest), &c->tree, &out->manifest, err) == 0)
+        rc = manifest_check(&out->manifest, err);
+    if (rc == 0)
+        hash_source(c, out->source_sha256);
     check_free(c);
     return rc;
 }

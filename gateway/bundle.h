@@ -9,13 +9,20 @@
 #define GATEWAY_BUNDLE_H
 
 #include "base/err.h"
+#include "crypto/crypto.h"
 #include "model/manifest.h"
 
 enum { ARCHIVE_MAX_ENTRIES = 100000 };
 #define ARCHIVE_MAX_UNPACKED_BYTES (1024LL * 1024 * 1024)
 
-/* Reads fd from its start. Fills the manifest with its defaults. ERR_BAD_ARCHIVE, ERR_BAD_MANIFEST,
- * ERR_UNSUPPORTED. */
-int bundle_check(int fd, struct manifest *out, struct err *err);
+struct bundle {
+    struct manifest manifest; /* with its defaults */
+    /* Of what it unpacks to: paths, kinds, the owner's rights, contents, targets of links. The order of
+     * entries, times, owners and how it was compressed do not matter, nor do directories that are implied. */
+    uint8_t source_sha256[SHA256_BYTES];
+};
+
+/* Reads fd from its start. ERR_BAD_ARCHIVE, ERR_BAD_MANIFEST, ERR_UNSUPPORTED. */
+int bundle_check(int fd, struct bundle *out, struct err *err);
 
 #endif

@@ -1,12 +1,13 @@
 /* POST /v1/agents: a new version of an agent from its archive.
  *
- *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> stored in chunks -> a
- * version, building -> its build is queued -> 202 with the agent
+ *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> is the newest version
+ * the same? -> stored in chunks -> a version, building -> its build is queued -> 202 with the agent
  *
  * Memory stays constant: one piece of the body, one chunk of the file. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "agents.h"
@@ -24,24 +25,28 @@ struct deploy {
     int fd;
     int64_t bytes;
     struct crypto_sha256_state hash;
-    uint8_t sha256[SHA256_BYTES];
-    char name[AGENT_SLUG_BYTES]; /* ?name=, may be empty */
-    struct manifest manifest;
+    uint8_t sha256[SHA256_BYTES]; /* of the archive */
+    bool rebuild;                 /* ?rebuild=true: also when it is the same */
+    char name[AGENT_SLUG_BYTES];  /* ?name=, may be empty */
+    struct bundle bundle;
     struct err check_err;
     struct uuid version_id;
     int32_t chunk;
     struct uuid agent;
-    int32_t version;
-    char *piece; /* one chunk's memory */
+    int32_t version; /* made, or found */
+    bool ready;      /* found, and ready */
+    char *piece;     /* one chunk's memory */
 };
 
 static void enter_check(void *self);
+static void enter_same(void *self);
 static void enter_keep(void *self);
 static void enter_version(void *self);
 static void wait_for_worker(void *self);
 
 static const struct flow_step steps[] = {
     {"check", enter_check, CHECK_MS, wait_for_worker},
+    {"same", enter_same, 0, NULL},
     {"keep", enter_keep, 0, NULL},       /* each statement has a deadline: its answer is waited for, */
     {"version", enter_version, 0, NULL}, /* since it comes back to this struct */
 };
@@ -74,7 +79,7 @@ static void flow_over(void *self, const struct err *err)
     } else if (err != NULL) {
         call_fail(c, err);
     } else {
-        agent_answer(c, str_of(d->name), 202);
+        agent_answer_deploy(c, str_of(d->name), d->version, d->ready ? 200 : 202);
     }
 }
 
@@ -83,7 +88,7 @@ static void flow_over(void *self, const struct err *err)
 static void run_check(void *arg)
 {
     struct deploy *d = arg;
-    bundle_check(d->fd, &d->manifest, &d->check_err);
+    bundle_check(d->fd, &d->bundle, &d->check_err);
 }
 
 static void on_checked(void *arg)
@@ -91,7 +96,7 @@ static void on_checked(void *arg)
     struct deploy *d = arg;
     struct err *err = &d->check_err;
     if (err->code == ERR_NONE && d->name[0] == '\0')
-        snprintf(d->name, sizeof d->name, "%s", d->manifest.name);
+        snprintf(d->name, sizeof d->name, "%s", d->bundle.manifest.name);
     if (err->code == ERR_NONE && d->name[0] == '\0')
         err_set(err, ERR_MISSING_FIELD, "the agent has no name: give ?name= or \"name\" in agent.json");
     if (err->code != ERR_NONE)
@@ -112,6 +117,39 @@ static void enter_check(void *self)
 static void wait_for_worker(void *self)
 {
     log_warn("checking an archive takes long", LF_INT("bytes", ((struct deploy *)self)->bytes));
+}
+
+/* ---- the same again ---- */
+
+static struct agent_source source_of(const struct deploy *d)
+{
+    struct agent_source s = {.manifest = &d->bundle.manifest, .archive_bytes = d->bytes};
+    memcpy(s.archive_sha256, d->sha256, sizeof s.archive_sha256);
+    memcpy(s.source_sha256, d->bundle.source_sha256, sizeof s.source_sha256);
+    return s;
+}
+
+static void on_same(void *arg, int32_t version, enum agent_status status, const struct err *err)
+{
+    struct deploy *d = arg;
+    d->version = version;
+    d->ready = version > 0 && status == AGENT_READY;
+    if (err != NULL || version > 0)
+        flow_end(&d->flow, err);
+    else
+        flow_next(&d->flow);
+}
+
+static void enter_same(void *self)
+{
+    struct deploy *d = self;
+    struct err err;
+    const struct agent_source source = source_of(d);
+    if (d->rebuild)
+        flow_next(&d->flow);
+    else if (agent_same(d->c->g->files, d->c->tenant, str_of(d->name), &source, STORE_MS, on_same, d, &err) !=
+             0)
+        flow_end(&d->flow, &err);
 }
 
 /* ---- storing ---- */
@@ -182,8 +220,9 @@ static void enter_version(void *self)
 {
     struct deploy *d = self;
     struct err err;
-    if (agent_deploy(d->c->g->files, d->c->tenant, str_of(d->name), d->version_id, &d->manifest, d->bytes,
-                     d->sha256, STORE_MS, on_version, d, &err) != 0)
+    const struct agent_source source = source_of(d);
+    if (agent_deploy(d->c->g->files, d->c->tenant, str_of(d->name), d->version_id, &source, STORE_MS,
+                     on_version, d, &err) != 0)
         flow_end(&d->flow, &err);
 }
 
@@ -225,7 +264,7 @@ static void on_end(void *arg, struct http_request *req)
 
 static int check_request(struct call *c, struct deploy *d, struct err *err)
 {
-    struct str type, name;
+    struct str type, name, rebuild;
     if (http_header(c->req, "Content-Type", &type) && str_starts(type, STR("application/json")))
         return err_set(err, ERR_UNSUPPORTED,
                        "deploying from a git URL is not available in this version: send the archive");
@@ -237,7 +276,11 @@ static int check_request(struct call *c, struct deploy *d, struct err *err)
     int got = http_query_get(c->req, "name", &name, err);
     if (got > 0 && (!agent_slug_valid(name) || !str_copy(name, d->name, sizeof d->name)))
         return err_set(err, ERR_BAD_QUERY, "name must be lower-case letters, digits and hyphens, at most 63");
-    return got < 0 ? -1 : 0;
+    int again = got < 0 ? -1 : http_query_get(c->req, "rebuild", &rebuild, err);
+    if (again > 0 && !str_eq_c(rebuild, "true") && !str_eq_c(rebuild, "false"))
+        return err_set(err, ERR_BAD_QUERY, "rebuild must be true or false");
+    d->rebuild = again > 0 && str_eq_c(rebuild, "true");
+    return again < 0 ? -1 : 0;
 }
 
 void agent_deploy_call(struct call *c)

@@ -28,7 +28,7 @@ static void write_row(const void *rows, size_t i, struct json_writer *w)
     const struct version_record *v = (const struct version_record *)rows + i;
     struct buf hash;
     buf_init(&hash, 2 * SHA256_BYTES + 1);
-    crypto_hex(v->archive_sha256, &hash);
+    crypto_hex(v->source_sha256, &hash);
     jw_object(w);
     jw_kint(w, "version", v->version);
     jw_kcstr(w, "status", agent_status_name(v->status));

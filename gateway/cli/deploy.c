@@ -27,7 +27,8 @@ enum {
 struct deploy {
     struct cli *cli;
     const char *dir, *name;
-    bool no_wait;
+    bool no_wait, rebuild;
+    bool found;              /* the same source was deployed already */
     char slug[SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
     int fd;
     size_t bytes;
@@ -147,8 +148,14 @@ static int64_t built_version(const struct deploy *d)
 static int upload(struct deploy *d)
 {
     char path[PATH_BYTES];
-    snprintf(path, sizeof path, "/v1/agents%s%s", d->name != NULL ? "?name=" : "",
-             d->name != NULL ? d->name : "");
+    snprintf(path, sizeof path, "/v1/agents%s%s%s",
+             d->name != NULL ? "?name="
+             : d->rebuild    ? "?"
+                             : "",
+             d->name != NULL ? d->name : "",
+             !d->rebuild       ? ""
+             : d->name != NULL ? "&rebuild=true"
+                               : "rebuild=true");
     const struct api_request q = {.method = "POST",
                                   .path = path,
                                   .headers = {"Content-Type: application/gzip"},
@@ -157,7 +164,12 @@ static int upload(struct deploy *d)
     cli_spin(d->cli, "uploading");
     api_call(d->cli, &q, &d->agent);
     int status = take_agent(d);
-    d->version = built_version(d);
+    if (status != 0)
+        return status;
+    d->version = reply_int(&d->agent, json_root(d->agent.doc), "deployed_version");
+    if (d->version < 0) /* of a gateway from before it was told */
+        d->version = built_version(d);
+    d->found = d->agent.status == 200;
     return status;
 }
 
@@ -174,7 +186,8 @@ static int wait_for_build(struct deploy *d)
     int status = 0;
     snprintf(path, sizeof path, "/v1/agents/%s", d->agent_name);
     cli_spin(d->cli, "building");
-    while (status == 0 && built_version(d) == d->version && str_eq_c(build_status(d), "building")) {
+    while (status == 0 && !d->found && built_version(d) == d->version &&
+           str_eq_c(build_status(d), "building")) {
         const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_ALL};
         cli_sleep(d->cli, POLL_MS);
         reply_deinit(&d->agent);
@@ -202,18 +215,23 @@ static int print_failed(struct deploy *d)
 
 static int print_end(struct deploy *d)
 {
-    bool ready = str_eq_c(build_status(d), "ready");
+    bool ready = d->found || str_eq_c(build_status(d), "ready");
     if (d->cli->json) {
         reply_print(&d->agent);
         return ready || d->no_wait ? STATUS_OK : STATUS_ENDED;
     }
-    if (built_version(d) != d->version) {
+    if (!d->found && built_version(d) != d->version) {
         cli_error("version %lld of %s was overtaken by a later deploy; 'sandpiper agents' shows it",
                   (long long)d->version, d->agent_name);
         return STATUS_ENDED;
     }
     if (!ready && !d->no_wait)
         return print_failed(d);
+    if (d->found) {
+        printf("%s version %lld has the same source: nothing to build\n", d->agent_name,
+               (long long)d->version);
+        return STATUS_OK;
+    }
     printf("%s %s version %lld", ready ? "deployed" : "building", d->agent_name, (long long)d->version);
     if (ready)
         printf(" in %.1f s", (double)mono_ms_between(d->since, mono_now()) / 1000);
@@ -250,6 +268,7 @@ int command_deploy(struct cli *cli, int argc, char **argv)
     struct deploy d = {.cli = cli, .fd = -1, .map = MAP_FAILED, .since = mono_now()};
     const struct cli_option options[] = {
         {"name", CLI_TEXT, &d.name, "N", "the agent's name (default: agent.json's, else the directory's)"},
+        {"rebuild", CLI_FLAG, &d.rebuild, NULL, "build also when the same source is deployed already"},
         {"no-wait", CLI_FLAG, &d.no_wait, NULL, "do not wait for the build"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };

@@ -113,12 +113,11 @@ static const char sql_file_put[] =
 static const char sql_file_drop[] =
     "DELETE FROM agent_files WHERE id = $1 AND NOT EXISTS (SELECT FROM agent_versions v WHERE v.id = $1)";
 static const char sql_deploy[] =
-    "WITH a AS (INSERT INTO agents AS o (id, tenant, slug, latest) VALUES ($1, $2, $3, 1) "
+    "WITH a AS (INSERT INTO agents AS o (id, tenant, slug, latest) VALUES ($3, $4, $5, 1) "
     "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
     "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, "
-    "archive_bytes, "
-    "archive_sha256, manifest, max_attempts, retry_on) "
-    "SELECT a.id, a.latest, $4, $2, $5, $6, $7, nullif($8, 0), $9, $10, $11, $12, $13 FROM a "
+    "max_attempts, retry_on, archive_bytes, archive_sha256, manifest, source_sha256) "
+    "SELECT a.id, a.latest, $6, $4, $7, $8, $9, nullif($10, 0), $11, $12, $13, $14, $1, $2 FROM a "
     "RETURNING agent, version";
 
 int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct str data, int64_t deadline_ms,
@@ -150,38 +149,79 @@ static void reply_deploy(void *arg, const struct pg_result *r, const struct err 
     free(c);
 }
 
-int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
-                 const struct manifest *manifest, int64_t archive_bytes,
-                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn,
-                 void *arg, struct err *err)
+/* NULL and *err. */
+static struct pg_params *source_params(const struct agent_source *source, struct err *err)
 {
     struct pg_params *p = pg_params_new(MANIFEST_JSON_BYTES + 4096);
     struct buf json;
     buf_init(&json, MANIFEST_JSON_BYTES);
     struct json_writer w = json_writer(&json);
-    manifest_write(manifest, &w);
-    if (p != NULL) {
-        pg_put_uuid(p, uuid_new());
-        pg_put_int4(p, tenant);
-        pg_put_text(p, slug);
-        pg_put_uuid(p, version_id);
-        pg_put_text(p, str_of(manifest->runtime));
-        pg_put_text(p, str_of(manifest->entry));
-        pg_put_text(p, str_of(manifest->install));
-        pg_put_int4(p, manifest->timeout_ms);
-        pg_put_int8(p, archive_bytes);
-        pg_put_bytea(p, str_make((const char *)archive_sha256, SHA256_BYTES));
+    manifest_write(source->manifest, &w);
+    if (p != NULL && !json.failed) {
         pg_put_text(p, buf_view(&json));
-        pg_put_int2(p, manifest->max_attempts);
-        pg_put_int2(p, manifest->retry_on);
-    }
-    bool written = !json.failed;
-    buf_deinit(&json);
-    if (!written) {
+        pg_put_bytea(p, str_make((const char *)source->source_sha256, SHA256_BYTES));
+    } else {
         pg_params_free(&p);
-        return err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
+        err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
     }
+    buf_deinit(&json);
+    return p;
+}
+
+int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
+                 const struct agent_source *source, int64_t deadline_ms, agent_deploy_fn *fn, void *arg,
+                 struct err *err)
+{
+    const struct manifest *m = source->manifest;
+    struct pg_params *p = source_params(source, err);
+    if (p == NULL)
+        return -1;
+    pg_put_uuid(p, uuid_new());
+    pg_put_int4(p, tenant);
+    pg_put_text(p, slug);
+    pg_put_uuid(p, version_id);
+    pg_put_text(p, str_of(m->runtime));
+    pg_put_text(p, str_of(m->entry));
+    pg_put_text(p, str_of(m->install));
+    pg_put_int4(p, m->timeout_ms);
+    pg_put_int2(p, m->max_attempts);
+    pg_put_int2(p, m->retry_on);
+    pg_put_int8(p, source->archive_bytes);
+    pg_put_bytea(p, str_make((const char *)source->archive_sha256, SHA256_BYTES));
     return store_query(pg, sql_deploy, p, deadline_ms, reply_deploy, (void (*)(void))fn, arg, err);
+}
+
+/* The agent's row is locked first, as by every other choice of the version that serves. */
+static const char sql_same[] =
+    "WITH a AS (SELECT id FROM agents WHERE tenant = $3 AND slug = $4 FOR UPDATE), "
+    "t AS (SELECT v.version, v.status, v.manifest, v.source_sha256 FROM a JOIN agent_versions v ON v.agent = "
+    "a.id "
+    "AND v.status IN (0, 1) ORDER BY v.version DESC LIMIT 1), "
+    "m AS (SELECT version, status FROM t WHERE manifest = $1 AND source_sha256 = $2), "
+    "ready AS (UPDATE agents g SET serving = m.version, serves_after = g.latest, rolled_back_from = NULL "
+    "FROM a, m WHERE g.id = a.id AND m.status = 1 AND g.serving IS DISTINCT FROM m.version), "
+    "building AS (UPDATE agents g SET serves_after = m.version - 1 "
+    "FROM a, m WHERE g.id = a.id AND m.status = 0 AND g.serves_after >= m.version) "
+    "SELECT version, status FROM m";
+
+static void reply_same(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    bool found = err == NULL && pg_rows(r) == 1;
+    ((agent_same_fn *)c->fn)(c->arg, found ? pg_get_int4(r, 0, 0) : 0,
+                             found ? (enum agent_status)pg_get_int2(r, 0, 1) : AGENT_FAILED, err);
+    free(c);
+}
+
+int agent_same(struct pg *pg, int32_t tenant, struct str slug, const struct agent_source *source,
+               int64_t deadline_ms, agent_same_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = source_params(source, err);
+    if (p == NULL)
+        return -1;
+    pg_put_int4(p, tenant);
+    pg_put_text(p, slug);
+    return store_query(pg, sql_same, p, deadline_ms, reply_same, (void (*)(void))fn, arg, err);
 }
 
 /* ---- for executors ---- */

@@ -64,11 +64,23 @@ int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct 
 int agent_file_drop(struct pg *pg, struct uuid version_id, int64_t deadline_ms);
 
 typedef void agent_deploy_fn(void *arg, struct uuid agent, int32_t version, const struct err *err);
+/* Plain values. */
+struct agent_source {
+    const struct manifest *manifest; /* borrowed during the call */
+    int64_t archive_bytes;
+    uint8_t archive_sha256[SHA256_BYTES], source_sha256[SHA256_BYTES];
+};
 /* Makes the agent when it is new, and its next version, building. */
 int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
-                 const struct manifest *manifest, int64_t archive_bytes,
-                 const uint8_t archive_sha256[SHA256_BYTES], int64_t deadline_ms, agent_deploy_fn *fn,
-                 void *arg, struct err *err);
+                 const struct agent_source *source, int64_t deadline_ms, agent_deploy_fn *fn, void *arg,
+                 struct err *err);
+
+/* version 0: none. */
+typedef void agent_same_fn(void *arg, int32_t version, enum agent_status status, const struct err *err);
+/* Whether the newest version that is ready, or is being built, has this source and this manifest. Then it is
+ * what a deploy would make: it serves from here on, or will when it is ready, whatever was chosen before. */
+int agent_same(struct pg *pg, int32_t tenant, struct str slug, const struct agent_source *source,
+               int64_t deadline_ms, agent_same_fn *fn, void *arg, struct err *err);
 
 /* ---- for executors ---- */
 

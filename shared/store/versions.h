@@ -10,7 +10,7 @@ struct version_record {
     int32_t version;
     enum agent_status status;
     bool serving;
-    struct str runtime, archive_sha256, error_code, error_message;
+    struct str runtime, source_sha256, error_code, error_message;
     struct str manifest; /* JSON; empty: from before there was one */
     int64_t archive_bytes;
     wall_t created_at, finished_at; /* finished_at 0: being built */

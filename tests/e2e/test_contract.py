@@ -444,9 +444,14 @@ class Maker:
 
     getInvocationLogs_409 = getInvocationOutput_409
 
-    def deployAgent_202(self, operation):
+    def deployAgent_202(self, operation, rebuild="true"):
         return self.call(operation, archive({"agent.json": '{"runtime": "command", "entry": "cat"}'}),
-                         {"Content-Type": "application/gzip"}, [("name", "deployed")])
+                         {"Content-Type": "application/gzip"}, [("name", "deployed"), ("rebuild", rebuild)])
+
+    def deployAgent_200(self, operation):
+        self.deployAgent_202(operation, "false")
+        until("it is ready", lambda: self.client.call("GET", "/v1/agents/deployed").json["version"])
+        return self.deployAgent_202(operation, "false")
 
 
 def _is_socket(pid, fd):

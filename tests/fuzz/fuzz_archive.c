@@ -76,9 +76,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         gzip_stored(&file, in);
     int fd = memfd_create("archive", MFD_CLOEXEC);
     INVARIANT(fd >= 0 && write(fd, file.len > 0 ? file.data : "", file.len) == (ssize_t)file.len);
-    struct manifest manifest;
+    struct bundle bundle;
     struct err err = ERR_INIT;
-    if (bundle_check(fd, &manifest, &err) == 0)
+    if (bundle_check(fd, &bundle, &err) == 0)
         walk_again(fd);
     else
         INVARIANT(err.code == ERR_BAD_ARCHIVE || err.code == ERR_BAD_MANIFEST || err.code == ERR_UNSUPPORTED);
