@@ -1,10 +1,11 @@
 /* A build of an agent version, as a flow: a sandbox from the base template gets the archive, unpacks it, runs
- * the install step, and becomes the snapshot that invocations start from.
+ * the install step and the check, and becomes the snapshot that invocations start from.
  *
- *   version -> fetch (archive to an unlinked file) -> create -> upload -> install -> snapshot -> finish
+ *   version -> fetch (archive to an unlinked file) -> create -> upload -> install -> entry -> check ->
+ *   snapshot -> finish
  *
- * The build's own failure (its install command) ends it; the provider's or ours gives it back: it stays
- * `building`, and a dispatcher queues it again, until its queue limit is over. */
+ * The build's own failure (of its install command, of its check) ends it; the provider's or ours gives it
+ * back: it stays `building`, and a dispatcher queues it again, until its queue limit is over. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,7 +28,6 @@ enum {
     SNAPSHOT_MS = 120000,
     START_MS = 30000,
     LOG_BYTES = 64 * 1024,
-    SCRIPT_BYTES = 2048,
 };
 
 #define ARCHIVE_FILE "/tmp/.sandpiper-agent.tar.gz"
@@ -51,12 +51,24 @@ static void enter_fetch(void *self);
 static void enter_create(void *self);
 static void enter_upload(void *self);
 static void enter_install(void *self);
+static void enter_entry(void *self);
+static void enter_check(void *self);
 static void enter_snapshot(void *self);
 static void enter_finish(void *self);
 static void late_ours(void *self);
-static void late_install(void *self);
+static void late_command(void *self);
 
-enum { STEP_VERSION, STEP_FETCH, STEP_CREATE, STEP_UPLOAD, STEP_INSTALL, STEP_SNAPSHOT, STEP_FINISH };
+enum {
+    STEP_VERSION,
+    STEP_FETCH,
+    STEP_CREATE,
+    STEP_UPLOAD,
+    STEP_INSTALL,
+    STEP_ENTRY,
+    STEP_CHECK,
+    STEP_SNAPSHOT,
+    STEP_FINISH
+};
 
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
@@ -64,7 +76,9 @@ static const struct flow_step steps[] = {
     [STEP_CREATE] = {"create", enter_create, 0,
                      late_ours}, /* the provider keeps the deadline and reconciles */
     [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
-    [STEP_INSTALL] = {"install", enter_install, 0, late_install}, /* sets its own */
+    [STEP_INSTALL] = {"install", enter_install, 0, late_command}, /* these three set their own */
+    [STEP_ENTRY] = {"entry", enter_entry, 0, late_command},
+    [STEP_CHECK] = {"check", enter_check, 0, late_command},
     [STEP_SNAPSHOT] = {"snapshot", enter_snapshot, SNAPSHOT_MS, late_ours},
     [STEP_FINISH] = {"finish", enter_finish, 0, late_ours}, /* tried until PostgreSQL takes it */
 };
@@ -230,8 +244,8 @@ static void enter_create(void *self)
 {
     struct job *j = self;
     const struct sandbox_create spec = {.template_id = j->x->settings->base_template,
-                                        .ttl_ms =
-                                            UPLOAD_MS + j->x->settings->install_ms + SNAPSHOT_MS + 60000,
+                                        .ttl_ms = UPLOAD_MS + j->x->settings->install_ms +
+                                                  j->x->settings->check_ms + SNAPSHOT_MS + 60000,
                                         .deployment = j->x->deployment,
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
@@ -271,7 +285,7 @@ static void enter_upload(void *self)
         give_back(j, "the provider refused an upload");
 }
 
-/* ---- install ---- */
+/* ---- install and check ---- */
 
 /* Keeps the last LOG_BYTES; bytes that PostgreSQL's text would refuse become '?'. */
 static void on_output(void *arg, struct str piece)
@@ -294,62 +308,132 @@ static void on_start(void *arg, int64_t pid)
 {
     struct job *j = arg;
     j->pid = pid;
-    job_enter(j, JOB_RUNNING);
+    if (j->phase != JOB_RUNNING) /* each command of a build starts */
+        job_enter(j, JOB_RUNNING);
+}
+
+/* What runs in the sandbox, step by step. */
+struct command {
+    const char *name;
+    enum err_code code; /* of its failure */
+    int64_t limit_ms;
+};
+
+static struct command command_of(const struct job *j)
+{
+    const struct settings *s = j->x->settings;
+    if (j->flow.at == STEP_CHECK)
+        return (struct command){"check", ERR_JOB_CHECK, s->check_ms};
+    if (j->flow.at == STEP_ENTRY)
+        return (struct command){"look for the entry", ERR_JOB_ENTRY, START_MS};
+    return (struct command){"install step", ERR_JOB_BUILD, s->install_ms};
+}
+
+/* An exit code other than 0. */
+static void failed(struct job *j, int code)
+{
+    const struct command c = command_of(j);
+    char message[AGENT_TEXT_BYTES + 96];
+    if (c.code == ERR_JOB_ENTRY)
+        snprintf(message, sizeof message, "the entry %s is not there after the install step",
+                 j->version.manifest->entry);
+    else
+        snprintf(message, sizeof message, "the %s ended with exit code %d", c.name, code);
+    decide(j, false, c.code, message);
 }
 
 static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox_failure *f)
 {
     struct job *j = arg;
+    const struct command c = command_of(j);
     char message[96];
     j->request = NULL;
     if (e == NULL) {
         provider_failed(j, f);
     } else if (e->oom_killed) {
-        decide(j, false, ERR_JOB_OUT_OF_MEMORY, "the install step ran out of memory");
+        snprintf(message, sizeof message, "the %s ran out of memory", c.name);
+        decide(j, false, ERR_JOB_OUT_OF_MEMORY, message);
     } else if (e->kind == SANDBOX_EXITED && e->code == 0) {
         FAILPOINT(executor_build_installed);
         flow_next(&j->flow);
+    } else if (e->kind == SANDBOX_EXITED) {
+        failed(j, e->code);
     } else {
-        if (e->kind == SANDBOX_EXITED)
-            snprintf(message, sizeof message, "the install step ended with exit code %d", e->code);
-        else
-            snprintf(message, sizeof message, "the install step was ended by signal %s", e->signal);
-        decide(j, false, ERR_JOB_BUILD, message);
+        snprintf(message, sizeof message, "the %s was ended by signal %s", c.name, e->signal);
+        decide(j, false, c.code, message);
     }
 }
 
-static void late_install(void *self)
+static void late_command(void *self)
 {
     struct job *j = self;
+    const struct command c = command_of(j);
     char message[96];
-    snprintf(message, sizeof message, "the install step exceeded its limit of %lld s",
-             (long long)(j->x->settings->install_ms / 1000));
-    decide(j, false, ERR_JOB_BUILD, message);
+    snprintf(message, sizeof message, "the %s exceeded its limit of %lld s", c.name,
+             (long long)(c.limit_ms / 1000));
+    decide(j, false, c.code, message);
 }
 
-static void enter_install(void *self)
+/* script has the command's text as "$1", so that none is quoted twice. */
+static void start_command(struct job *j, const char *script, const char *text)
 {
-    static const char unpack[] =
-        "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE
-        " --no-same-owner -C \"$HOME/agent\"; rm -f " ARCHIVE_FILE "; cd \"$HOME/agent\"; ";
-    struct job *j = self;
-    char script[SCRIPT_BYTES];
-    flow_extend(&j->flow, j->x->settings->install_ms);
-    snprintf(script, sizeof script, "%s%s", unpack, j->version.manifest->install);
-    const char *const args[] = {"-c", script, NULL};
+    const char *const args[] = {"-c", script, text[0] != '\0' ? "build" : NULL, text, NULL};
     const char *env[MANIFEST_ENV_MAX + 1] = {NULL};
+    int64_t limit_ms = command_of(j).limit_ms;
+    flow_extend(&j->flow, limit_ms);
     manifest_env(j->version.manifest, env, MANIFEST_ENV_MAX);
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,
                                        .env = env,
-                                       .kill_after_ms = j->x->settings->install_ms + 10000,
+                                       .kill_after_ms = limit_ms + 10000,
                                        .start_deadline_ms = START_MS};
     const struct sandbox_process_events events = {
         .on_start = on_start, .on_stdout = on_output, .on_stderr = on_output, .on_end = on_end, .arg = j};
     j->request = sandbox_spawn(j->x->provider, &spec, &events);
     if (j->request == NULL)
-        give_back(j, "the provider refused to start the install step");
+        give_back(j, "the provider refused to start a command");
+}
+
+/* What the log shows of what follows. */
+static void announce(struct job *j, const char *text)
+{
+    if (text[0] == '\0')
+        return;
+    on_output(j, STR("$ "));
+    on_output(j, str_of(text));
+    on_output(j, STR("\n"));
+}
+
+static void enter_install(void *self)
+{
+    static const char script[] =
+        "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE
+        " --no-same-owner -C \"$HOME/agent\"; rm -f " ARCHIVE_FILE "; cd \"$HOME/agent\"; eval \"$1\"";
+    struct job *j = self;
+    announce(j, j->version.manifest->install);
+    start_command(j, script, j->version.manifest->install);
+}
+
+/* A file that the install step may have made. A command's first word may be anything that the shell finds. */
+static void enter_entry(void *self)
+{
+    struct job *j = self;
+    if (strcmp(j->version.manifest->runtime, "command") == 0)
+        flow_next(&j->flow);
+    else
+        start_command(j, "cd \"$HOME/agent\" && test -e \"$1\"", j->version.manifest->entry);
+}
+
+static void enter_check(void *self)
+{
+    struct job *j = self;
+    const char *check = j->version.manifest->check;
+    announce(j, check);
+    if (check[0] == '\0')
+        flow_next(&j->flow);
+    else
+        start_command(j, "cd \"$HOME/agent\" && eval \"$1\"", check);
 }
 
 /* ---- snapshot ---- */

@@ -27,6 +27,8 @@ static const struct config_row rows[] = {
         "agent builds that run at once in this process"),
     ROW("SANDPIPER_INSTALL_LIMIT", CONFIG_MS, install_ms, "10m", false, 1000, 3600000,
         "how long an agent's install step may take"),
+    ROW("SANDPIPER_CHECK_LIMIT", CONFIG_MS, check_ms, "2m", false, 1000, 3600000,
+        "how long an agent's check may take"),
     ROW("SANDPIPER_TENANT_WINDOW", CONFIG_INT, tenant_window, "512", false, 1, 100000,
         "unclaimed jobs that a tenant may have on the streams; the same for all daemons"),
     ROW("SANDPIPER_EXECUTOR_SPOOL_BYTES", CONFIG_BYTES, spool_bytes, "4g", false, 1048576, 1LL << 50,

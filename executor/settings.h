@@ -11,7 +11,7 @@ struct settings {
     char *spool_dir;
     int64_t max_jobs;
     int64_t max_builds;
-    int64_t install_ms;
+    int64_t install_ms, check_ms;
     int64_t tenant_window;
     int64_t spool_bytes;
     int64_t output_bytes;

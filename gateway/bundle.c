@@ -389,6 +389,24 @@ static void check_free(struct check *c)
     free(c);
 }
 
+/* Whether the entry is there: an install step may make it, else nothing does. Links are the sandbox's to
+ * follow. */
+static int check_entry_file(struct check *c, const struct manifest *m, struct err *err)
+{
+    char path[PATH_MAX_BYTES + 1];
+    if (strcmp(m->runtime, "command") == 0 || m->install[0] != '\0' || !normalize(m->entry, path))
+        return 0;
+    for (size_t n = strlen(path); n > 0; n--) {
+        struct name *known = path[n] == '\0' || path[n] == '/' ? find_name(c, path, n) : NULL;
+        if (known != NULL && (path[n] == '\0' || known->kind == NAME_LINK))
+            return 0;
+    }
+    return err_set(err, ERR_BAD_MANIFEST,
+                   "the archive has no \"%.100s\", which is the entry: add it, or name another as \"entry\" "
+                   "in agent.json",
+                   m->entry);
+}
+
 int bundle_check(int fd, struct bundle *out, struct err *err)
 {
     struct check *c = calloc(1, sizeof *c);
@@ -399,6 +417,8 @@ int bundle_check(int fd, struct bundle *out, struct err *err)
     if (open_readers(c, fd, err) == 0 && walk(c->tar, c, err) == 0 &&
         manifest_parse(buf_view(&c->manifest), &c->tree, &out->manifest, err) == 0)
         rc = manifest_check(&out->manifest, err);
+    if (rc == 0)
+        rc = check_entry_file(c, &out->manifest, err);
     if (rc == 0)
         hash_source(c, out->source_sha256);
     check_free(c);

@@ -423,7 +423,6 @@ int manifest_check(const struct manifest *m, struct err *err)
     } rows[] = {
         {m->secret_count > 0, "secrets", coming},
         {m->redact_output, "redact_output", coming},
-        {m->check[0] != '\0', "check", coming},
         {m->memory_mb > 0, "memory_mb", size},
         {m->cpus > 0, "cpus", size},
         {m->warm_pool.automatic || m->warm_pool.max > 0, "warm_pool", coming},

@@ -46,7 +46,7 @@ struct manifest {
     char runtime[16];               /* node, python, command */
     char entry[AGENT_TEXT_BYTES];   /* a file for node and python, a shell command for command */
     char install[AGENT_TEXT_BYTES]; /* a shell command; "" for none */
-    char check[AGENT_TEXT_BYTES];   /* run after install; "" for none */
+    char check[AGENT_TEXT_BYTES];   /* a shell command run after install; "" for none */
     char env[MANIFEST_ENV_BYTES];   /* "NAME=value", each NUL-ended: manifest_env */
     size_t env_bytes;
     int env_count;

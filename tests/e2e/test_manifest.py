@@ -10,6 +10,7 @@ from stack import archive, until
 
 GZIP = {"Content-Type": "application/gzip"}
 PROGRAM = {"main.py": ""}
+ANY = {"main.py": "", "index.js": "", "run.sh": ""}  # an entry for each runtime
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def sim():
         s.stop()
 
 
-def post(client, text, query=""):
-    files = {**PROGRAM, "agent.json": text if isinstance(text, str) else json.dumps(text)}
+def post(client, text, query="", program=PROGRAM):
+    files = {**program, "agent.json": text if isinstance(text, str) else json.dumps(text)}
     return client.call("POST", f"/v1/agents{query}", archive(files), GZIP)
 
 
@@ -75,8 +76,10 @@ def test_the_schema_and_the_parser_agree(sim):
     rows = [({key: v}, good) for key, both in VALUES.items() for good, values in zip((True, False), both) for v in values]
     rows += [({}, True), ({"nmae": "x"}, False), ([], False), ("x", False), ({"timeout_s": 5, "retry": {}, "egress": "deny"}, True)]
     for document, good in rows:
+        if "entry" in document:
+            document = {**document, "install": "true"}  # which may make the file
         assert valid(document) == good, ("the schema", document, good)
-        a = post(sim.client, document)
+        a = post(sim.client, document, program=ANY)
         # Without a name anywhere nothing is deployed; what is read and cannot be done yet is refused as that.
         expected = ("missing_field", "unsupported_feature") if good else ("invalid_manifest",)
         if good and isinstance(document, dict) and "name" in document:
@@ -99,7 +102,7 @@ def test_faults_name_line_and_key(sim, text, words):
 
 
 @pytest.mark.parametrize("key, value, words", [
-    ("memory_mb", 512, "template"), ("cpus", 2, "template"), ("check", "true", "not available"), ("secrets", ["A"], "not available"),
+    ("memory_mb", 512, "template"), ("cpus", 2, "template"), ("secrets", ["A"], "not available"),
     ("redact_output", True, "not available"), ("warm_pool", "auto", "not available"), ("warm_pool", 1, "not available"),
     ("artifacts", "out", "not available"), ("usage", "file", "not available"),
 ])

@@ -317,8 +317,13 @@ static void nothing_is_ignored(void **state)
         "{\"cpus\":1}",
     };
     static const char *const kept[] = {
-        "{\"egress\":\"deny\"}", "{\"output_max_bytes\":5}", "{\"env\":{\"A\":\"1\"}}",
-        "{\"retry\":{}}",        "{\"warm_pool\":0}",        "{\"secrets\":[],\"redact_output\":false}",
+        "{\"egress\":\"deny\"}",
+        "{\"output_max_bytes\":5}",
+        "{\"env\":{\"A\":\"1\"}}",
+        "{\"retry\":{}}",
+        "{\"warm_pool\":0}",
+        "{\"check\":\"true\"}",
+        "{\"secrets\":[],\"redact_output\":false}",
         "{\"timeout_s\":1}",
     };
     struct manifest m;
