@@ -1,8 +1,9 @@
 /* Calls to the gateway, one after the other: each runs the loop until its answer is there.
  *
- * The url is --url, SANDPIPER_URL, or 127.0.0.1 at SANDPIPER_PORT; the key SANDPIPER_API_KEY,
- * SANDPIPER_API_KEY_FILE, or the file that deploy/quickstart writes. Both are looked up at the first call, so
- * commands that need neither work without. */
+ * The url is --url, SANDPIPER_URL, the profile's, or 127.0.0.1 at SANDPIPER_PORT; the key SANDPIPER_API_KEY,
+ * SANDPIPER_API_KEY_FILE's, the profile's, or that of the file that deploy/quickstart writes. --profile goes
+ * before the environment. A profile's key is for its gateway: with another url it is not sent. Both are
+ * looked up at the first call, so commands that need neither work without. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "cli.h"
 #include "crypto/crypto.h"
 #include "http/client.h"
+#include "profile.h"
 
 #define KEY_FILE ".sandpiper/api-key"
 enum {
@@ -25,9 +27,13 @@ enum {
 
 /* ---- where and as whom ---- */
 
-static char *find_url(const struct cli *cli)
+static char *find_url(const struct cli *cli, const struct profile *profile)
 {
-    const char *url = cli->url_option != NULL ? cli->url_option : getenv("SANDPIPER_URL");
+    const char *url = cli->url_option != NULL       ? cli->url_option
+                      : cli->profile_option != NULL ? profile->url
+                                                    : getenv("SANDPIPER_URL");
+    if (url == NULL || url[0] == '\0')
+        url = profile->url;
     const char *port = getenv("SANDPIPER_PORT");
     char *found = NULL;
     if (url != NULL && url[0] != '\0')
@@ -56,10 +62,13 @@ static char *read_key(const char *path)
     return header;
 }
 
-static char *find_key(void)
+static char *find_key(const struct cli *cli, const struct profile *profile)
 {
     const char *key = getenv("SANDPIPER_API_KEY"), *file = getenv("SANDPIPER_API_KEY_FILE");
+    bool theirs = profile->key[0] != '\0' && cli->url != NULL && strcmp(cli->url, profile->url) == 0;
     char *header = NULL;
+    if (theirs && (cli->profile_option != NULL || key == NULL || key[0] == '\0'))
+        key = profile->key;
     if (key != NULL && key[0] != '\0')
         return asprintf(&header, "Authorization: Bearer %s", key) >= 0 ? header : NULL;
     return read_key(file != NULL && file[0] != '\0' ? file : KEY_FILE);
@@ -70,8 +79,12 @@ static int prepare(struct cli *cli, struct err *err)
     if (cli->http != NULL)
         return 0;
     const struct http_client_options options = {.user_agent = "sandpiper-cli/" SP_VERSION};
-    cli->url = find_url(cli);
-    cli->authorization = find_key();
+    struct profile profile;
+    if (profile_load(cli->profile_option, &profile) < 0)
+        return err_set(err, ERR_CONFIG, "no such profile");
+    cli->url = find_url(cli, &profile);
+    cli->authorization = find_key(cli, &profile);
+    crypto_wipe(&profile, sizeof profile);
     cli->http = cli->url != NULL ? http_client_open(cli->loop, &options, err) : NULL;
     return cli->http != NULL ? 0 : -1;
 }
@@ -297,6 +310,8 @@ static const char *advice(const struct cli *cli, struct str code, int status)
 static int complain_failed(const struct cli *cli, const struct reply *r)
 {
     const char *url = cli->url != NULL ? cli->url : "the gateway";
+    if (r->err.code == ERR_CONFIG)
+        return STATUS_USAGE; /* told */
     if (r->err.code == ERR_IO)
         cli_error("cannot reach %s: %s\nIs the gateway running? Try deploy/quickstart, or set SANDPIPER_URL.",
                   url, r->err.msg);

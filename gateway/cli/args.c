@@ -134,6 +134,8 @@ bool cli_parse(struct cli *cli, const struct cli_usage *u, int argc, char **argv
     add(&p, (struct cli_option){"json", CLI_FLAG, &cli->json, NULL, "print JSON, for scripts"});
     add(&p,
         (struct cli_option){"url", CLI_TEXT, &cli->url_option, "URL", "the gateway (also: SANDPIPER_URL)"});
+    add(&p, (struct cli_option){"profile", CLI_TEXT, &cli->profile_option, "NAME",
+                                "a gateway and key by name (also: SANDPIPER_PROFILE)"});
     add(&p, (struct cli_option){"help", CLI_FLAG, &p.help, NULL, "print this"});
     *status = parse_options(&p, argc, argv);
     if (*status != 0)

@@ -25,7 +25,7 @@ struct cli {
     struct http_client *http;
     char *url;           /* the gateway's, without a trailing slash */
     char *authorization; /* the header, NULL without a key */
-    const char *url_option;
+    const char *url_option, *profile_option;
     bool json; /* --json */
     bool interrupted;
     struct loop_signal *sigint;
@@ -44,6 +44,7 @@ int command_secrets(struct cli *cli, int argc, char **argv);
 int command_keys(struct cli *cli, int argc, char **argv);
 int command_init(struct cli *cli, int argc, char **argv);
 int command_doctor(struct cli *cli, int argc, char **argv);
+int command_profiles(struct cli *cli, int argc, char **argv); /* profile.c */
 int command_deploy(struct cli *cli, int argc, char **argv);
 int command_invoke(struct cli *cli, int argc, char **argv);
 int command_get(struct cli *cli, int argc, char **argv);
@@ -83,7 +84,7 @@ struct cli_option {
 struct cli_usage {
     const char *usage; /* "invoke AGENT [PROMPT | -]" */
     const char *about;
-    const struct cli_option *options; /* ends with a NULL name; --json, --url and --help come by themselves */
+    const struct cli_option *options; /* ends with a NULL name; --json, --url, --profile and --help come by themselves */
     int min_args, max_args;
 };
 

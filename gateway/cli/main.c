@@ -35,6 +35,7 @@ static const struct command commands[] = {
     {"listen", command_listen, "print webhooks as they come, and forward them to a local address"},
     {"secrets", command_secrets,
      "secrets set|ls|rm|init|rotate-key: secrets of agents, and the keys that seal them"},
+    {"profiles", command_profiles, "profiles ls|set|use|rm: gateways and keys by name"},
     {"doctor", command_doctor, "ask everything that a job needs, and say what to mend"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };
@@ -49,6 +50,7 @@ static int help(void)
            "Environment:\n"
            "  SANDPIPER_URL            the gateway (default http://127.0.0.1:8080)\n"
            "  SANDPIPER_API_KEY        the key; without it .sandpiper/api-key is read\n"
+           "  SANDPIPER_PROFILE        both, by the name of a profile ('sandpiper profiles')\n"
            "  SANDPIPER_DATABASE_URL   PostgreSQL, for keys and migrate\n\n"
            "Exit status: 0 done, 1 the job or build did not succeed, 2 wrong usage, 3 the gateway cannot be\n"
            "reached or refused.\n");

@@ -165,3 +165,72 @@ def test_nobody_at_work(stack):
 def test_for_people(stack):
     r = sandpiper("doctor", env={"SANDPIPER_URL": f"http://127.0.0.1:{stack.gateways[0].port}"}, cwd=pathlib.Path("/"))
     assert r.returncode == 1 and "BAD  key" in r.stdout and "\033" not in r.stdout
+
+
+# ---- profiles ----
+
+
+@pytest.fixture
+def home(tmp_path):
+    return {"HOME": str(tmp_path), "XDG_CONFIG_HOME": None}
+
+
+def profiles(home, *argv, stdin=None, **env):
+    e = {k: v for k, v in os.environ.items() if not k.startswith(("SANDPIPER_", "E2B_"))}
+    e = {k: v for k, v in {**e, **home, **env}.items() if v is not None}
+    return subprocess.run([str(BIN / "sandpiper"), *argv], input=stdin, capture_output=True, text=True, env=e, cwd="/", timeout=60)
+
+
+def gateway_of(stack):
+    return f"http://127.0.0.1:{stack.gateways[0].port}"
+
+
+def test_a_profile_is_a_gateway_and_a_key(stack, home):
+    r = profiles(home, "profiles", "set", "here", "--gateway", gateway_of(stack) + "/", stdin=stack.key + "\n")
+    assert r.returncode == 0, r.stderr
+    kept = pathlib.Path(home["HOME"]) / ".config/sandpiper/here.profile"
+    assert kept.stat().st_mode & 0o777 == 0o600 and kept.parent.stat().st_mode & 0o777 == 0o700
+    assert profiles(home, "agents").returncode == 0  # the first one is used
+    other = profiles(home, "profiles", "set", "away", "--gateway", f"http://127.0.0.1:{free_port()}", stdin="sp_x")
+    assert other.returncode == 0
+    listed = [json.loads(line) for line in profiles(home, "profiles", "ls", "--json").stdout.splitlines()]
+    assert [(p["name"], p["current"]) for p in listed] == [("away", False), ("here", True)]
+    assert "key" not in listed[0] and stack.key not in profiles(home, "profiles", "ls").stdout
+    assert profiles(home, "profiles", "use", "away").returncode == 0
+    assert profiles(home, "agents").returncode == 3
+    assert profiles(home, "agents", "--profile", "here").returncode == 0
+    assert profiles(home, "agents", SANDPIPER_PROFILE="here").returncode == 0
+    assert profiles(home, "profiles", "rm", "here").returncode == 0
+    assert profiles(home, "agents", "--profile", "here").returncode == 2
+
+
+def test_the_environment_goes_before_the_current_profile(stack, home):
+    profiles(home, "profiles", "set", "away", "--gateway", f"http://127.0.0.1:{free_port()}", stdin="sp_x")
+    said = {"SANDPIPER_URL": gateway_of(stack), "SANDPIPER_API_KEY": stack.key}
+    assert profiles(home, "agents", **said).returncode == 0
+    assert profiles(home, "agents", "--profile", "away", **said).returncode == 3
+
+
+def test_a_profiles_key_goes_to_no_other_gateway(stack, home):
+    profiles(home, "profiles", "set", "away", "--gateway", "http://127.0.0.1:9", stdin=stack.key)
+    r = profiles(home, "agents", "--url", gateway_of(stack))
+    assert r.returncode == 3 and "unauthorized" in r.stderr
+
+
+@pytest.mark.parametrize("argv, stdin, says", [
+    (["set", "x"], "sp_x", "--gateway takes"),
+    (["set", "x", "--gateway", "ftp://a"], "sp_x", "--gateway takes"),
+    (["set", "No", "--gateway", "http://a"], "sp_x", "lower-case letters"),
+    (["set", "../x", "--gateway", "http://a"], "sp_x", "lower-case letters"),
+    (["set", "x", "--gateway", "http://a"], "", "the key is one line"),
+    (["set", "x", "--gateway", "http://a"], "a\nb", "the key is one line"),
+    (["set", "x", "--gateway", "http://a"], "k" * 1000, "limit"),
+    (["use", "none"], None, "no profile none"),
+    (["rm", "none"], None, "no profile none"),
+    (["set"], None, "which profile"),
+    (["sing", "x"], None, "profiles sing"),
+])
+def test_profiles_say_what_is_wrong(home, argv, stdin, says):
+    r = profiles(home, "profiles", *argv, stdin=stdin)
+    assert r.returncode == 2 and says in r.stderr, r.stderr
+    assert not list(pathlib.Path(home["HOME"]).rglob("*.profile"))
