@@ -15,7 +15,7 @@
 #include "slug.h"
 #include "typed.h"
 
-enum { PATH_BYTES = 4096, LINE_BYTES = 1024 };
+enum { PATH_BYTES = 4096, LINE_BYTES = 1024, TYPED_MAX = 16 * 1024 };
 #define SUFFIX ".profile"
 #define CURRENT "current"
 
@@ -165,10 +165,12 @@ static int set(struct cli *cli, const char *name, const char *url)
     int status = make_directory();
     if (status != 0)
         return status;
-    buf_init(&key, PROFILE_KEY_BYTES);
+    buf_init(&key, TYPED_MAX);
     status = typed_secret("API key", &key);
     if (status == 0 && (key.len == 0 || memchr(key.data, '\n', key.len) != NULL))
         status = cli_error("the key is one line: sp_…");
+    if (status == 0 && key.len >= PROFILE_KEY_BYTES)
+        status = cli_error("a key of %zu bytes is beyond the limit, %d", key.len, PROFILE_KEY_BYTES - 1);
     if (status == 0) {
         size_t n = strlen(url);
         while (url[n - 1] == '/')
