@@ -425,7 +425,6 @@ int manifest_check(const struct manifest *m, struct err *err)
         {m->redact_output, "redact_output", coming},
         {m->memory_mb > 0, "memory_mb", size},
         {m->cpus > 0, "cpus", size},
-        {m->warm_pool.automatic || m->warm_pool.max > 0, "warm_pool", coming},
         {m->artifacts[0] != '\0', "artifacts", coming},
         {m->usage != USAGE_NONE, "usage", coming},
     };

@@ -28,6 +28,7 @@ enum {
     MANIFEST_MEMORY_MAX_MB = 65536,
     MANIFEST_CPUS_MAX = 64,
     MANIFEST_POOL_MAX = 1000,
+    MANIFEST_POOL_AUTO = 20, /* the most that "auto" keeps ready */
 };
 
 enum manifest_egress { EGRESS_ALLOW = 0, EGRESS_DENY };

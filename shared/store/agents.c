@@ -116,8 +116,8 @@ static const char sql_deploy[] =
     "WITH a AS (INSERT INTO agents AS o (id, tenant, slug, latest) VALUES ($3, $4, $5, 1) "
     "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
     "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, "
-    "max_attempts, retry_on, archive_bytes, archive_sha256, manifest, source_sha256) "
-    "SELECT a.id, a.latest, $6, $4, $7, $8, $9, nullif($10, 0), $11, $12, $13, $14, $1, $2 FROM a "
+    "max_attempts, retry_on, archive_bytes, archive_sha256, manifest, source_sha256, warm_min, warm_max) "
+    "SELECT a.id, a.latest, $6, $4, $7, $8, $9, nullif($10, 0), $11, $12, $13, $14, $1, $2, $15, $16 FROM a "
     "RETURNING agent, version";
 
 int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct str data, int64_t deadline_ms,
@@ -188,6 +188,8 @@ int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid ver
     pg_put_int2(p, m->retry_on);
     pg_put_int8(p, source->archive_bytes);
     pg_put_bytea(p, str_make((const char *)source->archive_sha256, SHA256_BYTES));
+    pg_put_int4(p, m->warm_pool.automatic ? 0 : m->warm_pool.min);
+    pg_put_int4(p, m->warm_pool.automatic ? MANIFEST_POOL_AUTO : m->warm_pool.max);
     return store_query(pg, sql_deploy, p, deadline_ms, reply_deploy, (void (*)(void))fn, arg, err);
 }
 

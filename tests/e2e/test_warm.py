@@ -254,6 +254,26 @@ def test_the_will_says_again_what_redis_forgot(make):
     until("and goes with the outcome", lambda: s.redis_cli("keys", "sp:will:*") == "")
 
 
+@pytest.mark.parametrize("asked, bounds", [(2, "2|2"), ({"min": 1, "max": 4}, "1|4"), ("auto", "0|20"), (0, "0|0")])
+def test_agent_json_asks_for_them(asks, asked, bounds):
+    s, name = asks, "asks-" + bounds.replace("|", "-")
+    s.client.deploy(name, {"agent.json": json.dumps({"runtime": "command", "entry": "cat", "warm_pool": asked})})
+    least, most = (int(n) for n in bounds.split("|"))
+    assert s.psql(f"select warm_min, warm_max from agent_versions v join agents a on a.id = v.agent where slug = '{name}'") == bounds
+    until("as many wait", lambda: len(idle_ones(s)) == least)
+    pool(s, 0, agent=name)
+    until("none waits", lambda: not idle_ones(s))
+
+
+@pytest.fixture(scope="module")
+def asks():
+    s = SimStack(sim={"create": "5ms"})
+    try:
+        yield s.start()
+    finally:
+        s.stop()
+
+
 # ---- the provider's quota ----
 
 

@@ -321,7 +321,7 @@ static void nothing_is_ignored(void **state)
         "{\"output_max_bytes\":5}",
         "{\"env\":{\"A\":\"1\"}}",
         "{\"retry\":{}}",
-        "{\"warm_pool\":0}",
+        "{\"warm_pool\":\"auto\"}",
         "{\"check\":\"true\"}",
         "{\"secrets\":[],\"redact_output\":false}",
         "{\"timeout_s\":1}",
