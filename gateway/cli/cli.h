@@ -84,7 +84,8 @@ struct cli_option {
 struct cli_usage {
     const char *usage; /* "invoke AGENT [PROMPT | -]" */
     const char *about;
-    const struct cli_option *options; /* ends with a NULL name; --json, --url, --profile and --help come by themselves */
+    const struct cli_option
+        *options; /* ends with a NULL name; --json, --url, --profile and --help come by themselves */
     int min_args, max_args;
 };
 

@@ -7,6 +7,7 @@ const char *const config_known_names[] = {
     "SANDPIPER_URL",
     "SANDPIPER_API_KEY",
     "SANDPIPER_PORT",
+    "SANDPIPER_PROFILE",
     "SANDPIPER_CONFIG",
     /* several daemons */
     "SANDPIPER_DATABASE_URL",
