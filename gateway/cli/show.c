@@ -1,12 +1,14 @@
 /* get, cancel, logs: one invocation. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "follow.h"
+#include "slug.h"
 
-enum { PATH_BYTES = 256, OUTPUT_MS = 600000 };
+enum { PATH_BYTES = 256, ID_BYTES = 81, OUTPUT_MS = 600000 };
 
 /* An id or name as a part of a path: these characters need no escaping, and no id has any other. */
 static bool path_with(char path[PATH_BYTES], const char *before, const char *id, const char *after)
@@ -18,6 +20,33 @@ static bool path_with(char path[PATH_BYTES], const char *before, const char *id,
     }
     snprintf(path, PATH_BYTES, "%s%s%s", before, id, after);
     return true;
+}
+
+/* ---- which one: an id, or an agent, whose newest is meant ---- */
+
+static bool is_id(const char *text)
+{
+    return strncmp(text, "inv_", 4) == 0;
+}
+
+/* Ids have underscores, names of agents have none. 0, or told and the exit status. */
+static int find_id(struct cli *cli, const char *given, char out[ID_BYTES])
+{
+    char path[PATH_BYTES];
+    if (is_id(given) || !cli_is_slug(given))
+        return str_copy(str_of(given), out, ID_BYTES) ? 0 : cli_error("\"%.80s\" is no id", given);
+    snprintf(path, sizeof path, "/v1/invocations?limit=1&agent=%s", given);
+    const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_BUSY};
+    struct reply r;
+    api_call(cli, &q, &r);
+    int status = reply_check(cli, &r, "data");
+    const struct json_value *newest = status == 0 ? json_first(json_get(json_root(r.doc), "data")) : NULL;
+    if (status == 0 && !str_copy(reply_str(newest, "id"), out, ID_BYTES))
+        status = STATUS_API;
+    if (status == 0 && out[0] == '\0')
+        status = cli_error("%s has run nothing yet", given);
+    reply_deinit(&r);
+    return status;
 }
 
 /* ---- get, cancel ---- */
@@ -99,12 +128,13 @@ static int show_record(struct cli *cli, const char *method, const char *path)
 
 int command_get(struct cli *cli, int argc, char **argv)
 {
-    static const struct cli_usage usage = {"get ID", "Shows an invocation.", NULL, 1, 1};
-    char path[PATH_BYTES];
+    static const struct cli_usage usage = {"get ID | AGENT", "Shows an invocation; of an agent, its newest.",
+                                           NULL, 1, 1};
+    char path[PATH_BYTES], id[ID_BYTES];
     int first, status;
-    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
+    if (!cli_parse(cli, &usage, argc, argv, &first, &status) || (status = find_id(cli, argv[first], id)) != 0)
         return status;
-    if (!path_with(path, "/v1/invocations/", argv[first], ""))
+    if (!path_with(path, "/v1/invocations/", id, ""))
         return STATUS_USAGE;
     return show_record(cli, "GET", path);
 }
@@ -147,15 +177,17 @@ int command_logs(struct cli *cli, int argc, char **argv)
         {"follow", CLI_FLAG, &follow, NULL, "(-f) go on as it writes, until it has ended"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    const struct cli_usage usage = {"logs ID", "Prints what an invocation wrote to stderr.", options, 1, 1};
-    char path[PATH_BYTES];
+    const struct cli_usage usage = {"logs ID | AGENT",
+                                    "Prints what an invocation wrote to stderr; of an agent, its newest.",
+                                    options, 1, 1};
+    char path[PATH_BYTES], id[ID_BYTES];
     int first, status;
-    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
+    if (!cli_parse(cli, &usage, argc, argv, &first, &status) || (status = find_id(cli, argv[first], id)) != 0)
         return status;
-    if (!path_with(path, "/v1/invocations/", argv[first], "/logs"))
+    if (!path_with(path, "/v1/invocations/", id, "/logs"))
         return STATUS_USAGE;
     if (follow)
-        return follow_logs(cli, argv[first]);
+        return follow_logs(cli, id);
     const struct api_request q = {
         .method = "GET", .path = path, .timeout_ms = OUTPUT_MS, .on_data = to_stdout};
     struct reply r;

@@ -234,3 +234,21 @@ def test_profiles_say_what_is_wrong(home, argv, stdin, says):
     r = profiles(home, "profiles", *argv, stdin=stdin)
     assert r.returncode == 2 and says in r.stderr, r.stderr
     assert not list(pathlib.Path(home["HOME"]).rglob("*.profile"))
+
+
+# ---- an agent's newest ----
+
+
+def test_get_and_logs_take_an_agent(stack):
+    said = {"SANDPIPER_URL": gateway_of(stack), "SANDPIPER_API_KEY": stack.key}
+    stack.client.deploy("talker", {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+    r = sandpiper("logs", "talker", env=said)
+    assert r.returncode == 2 and "has run nothing yet" in r.stderr
+    for n in ("one", "two"):
+        last = stack.client.run("talker", json.dumps({"sim": {"stderr": f"log {n}\n", "output": n}}))
+    assert sandpiper("logs", "talker", env=said).stdout == "log two\n"
+    assert sandpiper("logs", "talker", "-f", env=said).stdout == "log two\n"
+    assert json.loads(sandpiper("get", "talker", "--json", env=said).stdout)["id"] == last["id"]
+    r = sandpiper("logs", "nobody", env=said)
+    assert r.returncode in (2, 3) and "nobody" in r.stderr
+    assert sandpiper("get", "no/such", env=said).returncode == 2
