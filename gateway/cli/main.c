@@ -37,6 +37,7 @@ static const struct command commands[] = {
      "secrets set|ls|rm|init|rotate-key: secrets of agents, and the keys that seal them"},
     {"profiles", command_profiles, "profiles ls|set|use|rm: gateways and keys by name"},
     {"doctor", command_doctor, "ask everything that a job needs, and say what to mend"},
+    {"completions", command_completions, "completions bash|zsh|fish: what a shell is to source"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -45,7 +46,7 @@ static int help(void)
 {
     printf("Usage: sandpiper COMMAND [ARGUMENT]...\nRuns programs as jobs in sandboxes.\n\n");
     for (int i = 0; i < COMMANDS; i++)
-        printf("  %-9s %s\n", commands[i].name, commands[i].about);
+        printf("  %-11s %s\n", commands[i].name, commands[i].about);
     printf("\n'sandpiper COMMAND --help' tells more; --version prints the version.\n\n"
            "Environment:\n"
            "  SANDPIPER_URL            the gateway (default http://127.0.0.1:8080)\n"

@@ -252,3 +252,29 @@ def test_get_and_logs_take_an_agent(stack):
     r = sandpiper("logs", "nobody", env=said)
     assert r.returncode in (2, 3) and "nobody" in r.stderr
     assert sandpiper("get", "no/such", env=said).returncode == 2
+
+
+# ---- completions ----
+
+
+@pytest.mark.parametrize("typed, found", [
+    ("doc", ["doctor"]),
+    ("pro", ["profiles"]),
+    ("secrets r", ["rm", "rotate-key"]),
+    ("init --st", ["--starter"]),
+    ("completions z", ["zsh"]),
+    ("logs simu", ["simulated"]),
+])
+def test_bash_completes(stack, typed, found):
+    script = ('source <(sandpiper completions bash); COMP_WORDS=(sandpiper %s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _sandpiper; '
+              'printf "%%s\\n" "${COMPREPLY[@]}"' % typed)
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "SANDPIPER_URL": gateway_of(stack), "SANDPIPER_API_KEY": stack.key}
+    r = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, env=env, timeout=60)
+    assert (r.stdout.split(), r.stderr) == (found, "")
+
+
+def test_completions_for_other_shells():
+    for shell in ("zsh", "fish"):
+        assert "sandpiper agents --json" in sandpiper("completions", shell).stdout
+    r = sandpiper("completions", "csh")
+    assert r.returncode == 2 and "not for csh" in r.stderr
