@@ -16,6 +16,7 @@
 #include "lead.h"
 #include "reaper.h"
 #include "reclaim.h"
+#include "retire.h"
 #include "retries.h"
 #include "schedules.h"
 #include "store/batches.h"
@@ -145,9 +146,11 @@ static int open_duties(struct app *app, struct err *err)
     d->boots = boots_new(d);
     d->schedules = schedules_new(d);
     d->housekeeping = housekeeping_new(d);
+    d->retire = retire_new(d);
     if (d->lead == NULL || d->verdicts == NULL || d->feeder == NULL || d->audit == NULL || d->watch == NULL ||
         d->retries == NULL || d->deadlines == NULL || d->reclaim == NULL || d->reaper == NULL ||
-        d->boots == NULL || d->housekeeping == NULL || d->batches == NULL || d->schedules == NULL)
+        d->boots == NULL || d->housekeeping == NULL || d->retire == NULL || d->batches == NULL ||
+        d->schedules == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     d->webhooks = webhooks_new(d, err);
     return d->webhooks != NULL ? 0 : -1;
@@ -216,6 +219,7 @@ static void app_close(struct app *app)
     struct dispatcher *d = &app->d;
     redis_sub_close(&app->sub);
     webhooks_free(&d->webhooks);
+    retire_free(&d->retire);
     housekeeping_free(&d->housekeeping);
     schedules_free(&d->schedules);
     boots_free(&d->boots);

@@ -9,6 +9,7 @@ struct settings {
     char *redis_url;
     char *log_level;
     int64_t tenant_window;
+    int64_t keep_versions, retire_grace_ms;
     char *e2b_api_url;
     char *e2b_sandbox_url;
     char *e2b_domain;

@@ -273,7 +273,7 @@ static void on_version(struct executor *x, struct uuid id, const struct version 
     CULPRIT(id);
     if (err != NULL) {
         end_ours(j, ERR_UNAVAILABLE, err->msg);
-    } else if (v == NULL || v->status != AGENT_READY) {
+    } else if (v == NULL || v->snapshot[0] == '\0') { /* retired ones have theirs while anything is open */
         outcome_begin(j);
         end_attempt(j, INV_ERROR, false, ERR_AGENT_NOT_FOUND, "the agent's version is gone");
     } else {

@@ -299,6 +299,9 @@ static void check_target(const struct agent_target *t, struct str slug, int32_t 
                 STR_ARG(slug));
     else if (!t->found)
         err_set(err, ERR_AGENT_NOT_FOUND, "there is no agent \"%.*s\"", STR_ARG(slug));
+    else if (t->retired)
+        err_set(err, ERR_VERSION_RETIRED, "version %d of agent \"%.*s\" is retired", t->version,
+                STR_ARG(slug));
     else if (!t->ready)
         err_set(err, ERR_AGENT_NOT_READY, "agent \"%.*s\" has no version that is ready", STR_ARG(slug));
 }

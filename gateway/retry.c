@@ -97,12 +97,8 @@ static void on_source(void *arg, const struct retry_source *source, const struct
         call_fail_code(c, ERR_CONFLICT, "it has not ended: wait for its end, or cancel it first");
     } else if (!take(&r->s, source)) {
         call_fail_code(c, ERR_OVERLOADED, NULL);
-    } else if (r->serving) {
-        target_resolve(c->g->targets, c, r->s.agent.slug, 0, submit_target);
     } else {
-        const struct agent_target same = {
-            .found = true, .ready = true, .agent = source->agent, .version = source->version};
-        submit_target(c, &same, NULL);
+        target_resolve(c->g->targets, c, r->s.agent.slug, r->serving ? 0 : source->version, submit_target);
     }
 }
 

@@ -196,6 +196,9 @@ void submit_target(struct call *c, const struct agent_target *t, const struct er
                 STR_ARG(s->agent.slug));
     else if (err == NULL && !t->found)
         err_set(&bad, ERR_AGENT_NOT_FOUND, "there is no agent \"%.*s\"", STR_ARG(s->agent.slug));
+    else if (err == NULL && t->retired)
+        err_set(&bad, ERR_VERSION_RETIRED, "version %d of agent \"%.*s\" is retired", t->version,
+                STR_ARG(s->agent.slug));
     else if (err == NULL && !t->ready)
         err_set(&bad, ERR_AGENT_NOT_READY, "agent \"%.*s\" has no version that is ready",
                 STR_ARG(s->agent.slug));

@@ -136,6 +136,9 @@ static void on_chosen(void *arg, enum version_chosen what, const struct err *err
     case VERSION_NO_OLDER:
         call_fail_code(c, ERR_NO_OLDER_VERSION, NULL);
         return;
+    case VERSION_RETIRED:
+        call_fail_code(c, ERR_VERSION_RETIRED, NULL);
+        return;
     case VERSION_NOT_READY:
         call_fail_code(c, ERR_VERSION_NOT_READY, NULL);
         return;

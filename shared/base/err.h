@@ -44,6 +44,8 @@ enum err_retry {
     X(ERR_AGENT_NOT_READY, "agent_not_ready", 409, RETRY_LATER, "The agent has no version that is ready.")   \
     X(ERR_VERSION_NOT_READY, "version_not_ready", 409, RETRY_NEVER,                                          \
       "The version cannot serve: its build goes on, or failed.")                                             \
+    X(ERR_VERSION_RETIRED, "version_retired", 409, RETRY_NEVER,                                              \
+      "The version is retired: old ones are not kept. Deploy its source again.")                             \
     X(ERR_NO_OLDER_VERSION, "no_older_version", 409, RETRY_NEVER,                                            \
       "The agent has no ready version before the one that serves; name the version that is to serve.")       \
     X(ERR_CONFLICT, "conflict", 409, RETRY_NEVER, "The resource is in another state.")                       \

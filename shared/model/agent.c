@@ -13,6 +13,8 @@ const char *agent_status_name(enum agent_status s)
         return "ready";
     case AGENT_FAILED:
         return "failed";
+    case AGENT_RETIRED:
+        return "retired";
     }
     return "unknown";
 }

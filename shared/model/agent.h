@@ -10,7 +10,7 @@
 
 enum { AGENT_SLUG_BYTES = 64, AGENT_TEXT_BYTES = 512, AGENT_ARCHIVE_MAX_BYTES = 100 * 1024 * 1024 };
 
-enum agent_status { AGENT_BUILDING = 0, AGENT_READY = 1, AGENT_FAILED = 2 };
+enum agent_status { AGENT_BUILDING = 0, AGENT_READY = 1, AGENT_FAILED = 2, AGENT_RETIRED = 3 };
 const char *agent_status_name(enum agent_status s);
 
 /* ^[a-z0-9][a-z0-9-]{0,62}$ */

@@ -467,6 +467,7 @@ static const struct provider_ops e2b_ops = {
     .read_file = e2b_read_file,
     .snapshot = e2b_snapshot,
     .snapshot_delete = e2b_snapshot_delete,
+    .snapshots = e2b_snapshots,
     .list = e2b_list,
     .close = e2b_close,
     .healthy = e2b_healthy,

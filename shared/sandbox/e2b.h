@@ -120,6 +120,7 @@ struct sandbox_request *e2b_snapshot(struct provider *, const struct sandbox *, 
                                      sandbox_snapshot_fn *, void *);
 struct sandbox_request *e2b_snapshot_delete(struct provider *, const char *, int64_t, sandbox_done_fn *,
                                             void *);
+struct sandbox_request *e2b_snapshots(struct provider *, int64_t, sandbox_snapshots_fn *, void *);
 struct sandbox_request *e2b_list(struct provider *, struct uuid, struct uuid, int64_t, sandbox_list_fn *,
                                  void *);
 struct sandbox_request *e2b_spawn(struct provider *, const struct sandbox_spawn *,

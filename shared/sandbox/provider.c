@@ -70,6 +70,12 @@ struct sandbox_request *sandbox_snapshot_delete(struct provider *p, const char *
     return p->ops->snapshot_delete(p, snapshot_id, deadline_ms, fn, arg);
 }
 
+struct sandbox_request *sandbox_snapshots(struct provider *p, int64_t deadline_ms, sandbox_snapshots_fn *fn,
+                                          void *arg)
+{
+    return p->ops->snapshots(p, deadline_ms, fn, arg);
+}
+
 struct sandbox_request *sandbox_list(struct provider *p, struct uuid deployment, struct uuid nonce,
                                      int64_t deadline_ms, sandbox_list_fn *fn, void *arg)
 {

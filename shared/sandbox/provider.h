@@ -137,6 +137,16 @@ struct sandbox_request *sandbox_snapshot(struct provider *p, const struct sandbo
 struct sandbox_request *sandbox_snapshot_delete(struct provider *p, const char *snapshot_id,
                                                 int64_t deadline_ms, sandbox_done_fn *fn, void *arg);
 
+struct snapshot_listed {
+    char id[128], name[128]; /* name: as it was given to sandbox_snapshot */
+};
+/* All snapshots that have a name, everybody's; all pages. items are valid during the call. A service that has
+ * no such list fails with RETRY_NEVER. */
+typedef void sandbox_snapshots_fn(void *arg, const struct snapshot_listed *items, size_t count,
+                                  const struct sandbox_failure *failure);
+struct sandbox_request *sandbox_snapshots(struct provider *p, int64_t deadline_ms, sandbox_snapshots_fn *fn,
+                                          void *arg);
+
 /* ---- listing, for the reaper ---- */
 
 struct sandbox_listed {

@@ -29,6 +29,8 @@ struct provider_ops {
                                         int64_t deadline_ms, sandbox_snapshot_fn *, void *);
     struct sandbox_request *(*snapshot_delete)(struct provider *, const char *snapshot_id,
                                                int64_t deadline_ms, sandbox_done_fn *, void *);
+    struct sandbox_request *(*snapshots)(struct provider *, int64_t deadline_ms, sandbox_snapshots_fn *,
+                                         void *);
     struct sandbox_request *(*list)(struct provider *, struct uuid deployment, struct uuid nonce,
                                     int64_t deadline_ms, sandbox_list_fn *, void *);
     void (*close)(struct provider *);

@@ -21,6 +21,7 @@ static void reply_resolve(void *arg, const struct pg_result *r, const struct err
     if (err == NULL && pg_rows(r) == 1)
         t = (struct agent_target){.found = pg_get_int4(r, 0, 1) > 0,
                                   .ready = pg_get_int2(r, 0, 2) == AGENT_READY,
+                                  .retired = pg_get_int2(r, 0, 2) == AGENT_RETIRED,
                                   .agent = pg_get_uuid(r, 0, 0),
                                   .version = pg_get_int4(r, 0, 1),
                                   .timeout_ms = pg_get_int4(r, 0, 3),
@@ -198,7 +199,7 @@ static const char sql_same[] =
     "WITH a AS (SELECT id FROM agents WHERE tenant = $3 AND slug = $4 FOR UPDATE), "
     "t AS (SELECT v.version, v.status, v.manifest, v.source_sha256 FROM a JOIN agent_versions v ON v.agent = "
     "a.id "
-    "AND v.status IN (0, 1) ORDER BY v.version DESC LIMIT 1), "
+    "AND v.status IN (0, 1) ORDER BY v.version DESC LIMIT 1 FOR SHARE OF v), "
     "m AS (SELECT version, status FROM t WHERE manifest = $1 AND source_sha256 = $2), "
     "ready AS (UPDATE agents g SET serving = m.version, serves_after = g.latest, rolled_back_from = NULL "
     "FROM a, m WHERE g.id = a.id AND m.status = 1 AND g.serving IS DISTINCT FROM m.version), "
@@ -238,7 +239,8 @@ static const char sql_finish[] =
     "WITH v AS (UPDATE agent_versions SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, "
     "''), "
     "error_message = nullif($5, ''), build_log = $6, finished_at = now() WHERE id = $1 AND status = 0 "
-    "RETURNING agent, version, status) "
+    "RETURNING id, agent, version, status), "
+    "dropped AS (DELETE FROM agent_files f USING v WHERE f.id = v.id AND v.status = 2) "
     "UPDATE agents a SET serving = v.version, rolled_back_from = NULL FROM v "
     "WHERE a.id = v.agent AND v.status = 1 AND greatest(a.serving, a.serves_after) < v.version";
 

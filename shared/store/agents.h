@@ -18,7 +18,7 @@
 
 struct agent_target {
     bool found; /* the agent (and the version asked for) exists */
-    bool ready;
+    bool ready, retired;
     struct uuid agent;
     int32_t version; /* the one to run */
     /* what a submission gets that does not say it; 0: the system's */

@@ -66,14 +66,15 @@ int versions_get(struct pg *pg, int32_t tenant, struct str slug, int32_t below, 
 
 /* ---- choosing ---- */
 
-/* The agent's row is locked first, so choices, deploys and ends of builds come one after another. */
+/* The agent's row is locked first, so choices, deploys and ends of builds come one after another; and the
+ * version's, so that its status is not from before it was retired. */
 static const char sql_choose[] =
     "WITH a AS (SELECT id, serving, rolled_back_from FROM agents WHERE tenant = $1 AND slug = $2 FOR "
     "UPDATE), "
     "t AS (SELECT v.version, v.status FROM a JOIN agent_versions v ON v.agent = a.id AND v.version = "
     "CASE WHEN $3 > 0 THEN $3 WHEN a.rolled_back_from IS NOT NULL THEN a.serving "
     "ELSE (SELECT max(o.version) FROM agent_versions o WHERE o.agent = a.id AND o.status = 1 "
-    "AND o.version < a.serving) END), "
+    "AND o.version < a.serving) END FOR SHARE OF v), "
     "u AS (UPDATE agents g SET serving = t.version, serves_after = g.latest, rolled_back_from = "
     "CASE WHEN t.version < coalesce(g.rolled_back_from, g.serving) "
     "THEN coalesce(g.rolled_back_from, g.serving) END "
@@ -94,7 +95,9 @@ static void reply_choose(void *arg, const struct pg_result *r, const struct err 
         if (pg_is_null(r, 0, 0))
             what = c->version > 0 ? VERSION_NO_SUCH : VERSION_NO_OLDER;
         else
-            what = pg_get_int2(r, 0, 0) == AGENT_READY ? VERSION_SERVES : VERSION_NOT_READY;
+            what = pg_get_int2(r, 0, 0) == AGENT_READY     ? VERSION_SERVES
+                   : pg_get_int2(r, 0, 0) == AGENT_RETIRED ? VERSION_RETIRED
+                                                           : VERSION_NOT_READY;
     }
     c->fn(c->arg, what, err);
     free(c);

@@ -31,6 +31,7 @@ enum version_chosen {
     VERSION_NO_SUCH,   /* the agent has no such version */
     VERSION_NO_OLDER,  /* none asked for, and no ready one before the serving one */
     VERSION_NOT_READY, /* its build goes on, or failed */
+    VERSION_RETIRED,
 };
 typedef void version_choose_fn(void *arg, enum version_chosen what, const struct err *err);
 /* Makes that version serve; 0: the ready one before the serving one, or, when the agent is rolled back
