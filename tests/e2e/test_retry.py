@@ -41,8 +41,8 @@ def retries_of(client, id):
     return [r["id"] for r in page["data"]]
 
 
-def deploy(client, name):
-    client.deploy(name, {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+def deploy(client, name, n=1):
+    client.deploy(name, {"agent.json": '{"runtime": "command", "entry": "cat"}', "n": str(n)})
 
 
 def test_a_failed_one_is_repeated(client):
@@ -139,7 +139,7 @@ def test_an_item_of_a_batch(client):
 def test_which_version(stack, client):
     deploy(client, "moves")
     old = client.run("moves", "x")
-    deploy(client, "moves")
+    deploy(client, "moves", 2)
     until("the new version serves", lambda: client.run("moves", "x")["version"] == 2)
     for body, version in ((None, 1), ({}, 1), ({"version": "same"}, 1), ({"version": "serving"}, 2)):
         new = retry(client, old["id"], body, Prefer="wait=30").json
