@@ -99,7 +99,7 @@ static int set(const struct secrets *x, const char *agent, const char *name)
         if (status == STATUS_OK && x->cli->json)
             reply_print(&r);
         else if (status == STATUS_OK)
-            printf("%s of %s is set; attempts that start from now on have it\n", name, agent);
+            printf("%s of %s is set; attempts that start a second from now have it\n", name, agent);
         reply_deinit(&r);
     }
     buf_deinit(&value);
