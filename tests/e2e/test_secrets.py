@@ -104,7 +104,7 @@ def test_setting_takes_effect_within_a_second(client):
     ("A", "", 400, "invalid_field", "not empty"), ("A", 5, 400, "invalid_field", "must be a string"),
     ("A", None, 400, "invalid_field", "must be a string"), ("A", "x" * 32769, 413, "secret_too_large", "32768"),
     ("A", "a\0b", 400, "invalid_json", "u0000"),
-])
+], ids=lambda v: str(v)[:12])
 def test_what_cannot_be_set_is_said(client, name, value, status, code, words):
     a = client.call("PUT", f"/v1/agents/show/secrets/{name}", {"value": value})
     assert a.status == status and a.json["code"] == code and words in a.json["detail"], a.body
@@ -216,7 +216,7 @@ def test_env_with_an_idempotency_key_and_a_later_start(client):
     ({"HOME": "x"}, 400, "invalid_field", "HOME is set by the system"),
     ({f"N{n}": "x" for n in range(129)}, 400, "invalid_field", "128 variables"),
     ({"A": "x" * 65536}, 413, "secret_too_large", "65536"),
-])
+], ids=lambda v: str(v)[:12])
 def test_env_that_cannot_be_given_is_said(client, env, status, code, words):
     a = client.submit("show", "{}", env=env)
     assert a.status == status and a.json["code"] == code and words in a.json["detail"], a.body

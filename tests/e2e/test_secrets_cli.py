@@ -50,7 +50,7 @@ def test_set_ls_and_rm(stack, tmp_path):
     (["set", "show", "token"], b"x", 2, "capital letters"), (["set", "show", "PATH"], b"x", 2, "set by the system"),
     (["set", "../x", "TOKEN"], b"x", 2, "no agent's name"), (["set", "nobody", "TOKEN"], b"x", 3, "agent_not_found"),
     (["set", "show", "TOKEN", "--from-file", "/nonexistent"], b"", 2, "cannot open"), (["ls", "nobody"], b"", 3, "agent_not_found"),
-])
+], ids=lambda v: str(v)[:12])
 def test_what_is_wrong_is_said(stack, argv, stdin, status, words):
     r = stack.cli("secrets", *argv, stdin=stdin, check=False)
     assert r.returncode == status and words in r.stderr.decode(), r
