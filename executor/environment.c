@@ -3,39 +3,19 @@
 
 #include <string.h>
 
-/* ---- what the manifest says ---- */
-
-static int required_count(const struct job *j)
-{
-    (void)j;
-    volatile int none = 0;
-    return none;
-}
-
-static const char *required_name(const struct job *j, int i)
-{
-    (void)j, (void)i;
-    return "";
-}
-
-static bool wants_output_redacted(const struct job *j)
-{
-    (void)j;
-    return false;
-}
-
 bool environment_first(const struct job *j)
 {
-    return j->entry.env || required_count(j) > 0;
+    return j->entry.env || j->version.manifest->secret_count > 0;
 }
 
 const char *environment_missing(const struct job *j)
 {
     const struct environment *e = j->environment;
-    for (int i = 0; i < required_count(j); i++) {
-        struct str name = str_of(required_name(j, i));
+    const struct manifest *m = j->version.manifest;
+    for (int i = 0; i < m->secret_count; i++) {
+        struct str name = str_of(m->secrets[i]);
         if (e == NULL || (!vars_has(e->secrets, name) && !vars_has(e->own, name)))
-            return required_name(j, i);
+            return m->secrets[i];
     }
     return NULL;
 }
@@ -99,9 +79,10 @@ bool environment_guard(struct job *j)
     if (j->environment == NULL || redact_values_none(j->environment->redact))
         return true;
     j->redact_err = redactor_new(j->environment->redact, put_err, j);
-    if (wants_output_redacted(j))
+    bool both = j->version.manifest->redact_output;
+    if (both)
         j->redact_out = redactor_new(j->environment->redact, put_out, j);
-    return j->redact_err != NULL && (j->redact_out != NULL || !wants_output_redacted(j));
+    return j->redact_err != NULL && (j->redact_out != NULL || !both);
 }
 
 void environment_stdout(struct job *j, struct str piece)

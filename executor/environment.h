@@ -20,7 +20,7 @@ const char *environment_missing(const struct job *j);
 void environment_set(struct job *j, struct environment *e);
 
 /* Pairs for the start, NULL-ended. Views: they live as long as the job has its environment. */
-enum { ENVIRONMENT_MAX = SECRETS_MAX + SUBMISSION_ENV_MAX + 80 };
+enum { ENVIRONMENT_MAX = MANIFEST_ENV_MAX + SECRETS_MAX + SUBMISSION_ENV_MAX + 16 };
 struct environment_pairs {
     const char *list[ENVIRONMENT_MAX + 1];
     size_t n;

@@ -421,9 +421,10 @@ int manifest_check(const struct manifest *m, struct err *err)
         bool stated;
         const char *key, *why;
     } rows[] = {
-        {m->secret_count > 0, "secrets", coming},       {m->redact_output, "redact_output", coming},
-        {m->memory_mb > 0, "memory_mb", size},          {m->cpus > 0, "cpus", size},
-        {m->artifacts[0] != '\0', "artifacts", coming}, {m->usage != USAGE_NONE, "usage", coming},
+        {m->memory_mb > 0, "memory_mb", size},
+        {m->cpus > 0, "cpus", size},
+        {m->artifacts[0] != '\0', "artifacts", coming},
+        {m->usage != USAGE_NONE, "usage", coming},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].stated)

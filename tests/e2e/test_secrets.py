@@ -289,3 +289,48 @@ def test_a_program_that_is_killed_amid_a_value(client):
     time.sleep(1)
     r = client.run("cut", "")
     assert r["status"] == "failed" and logs(client, r["id"]) == b"[redacted:TOKEN]"
+
+
+# ---- what agent.json says ----
+
+
+def test_a_missing_secret_spends_no_sandbox(stack, client):
+    client.deploy("needs", {"agent.json": '{"runtime": "python", "secrets": ["TOKEN", "OTHER"]}', "main.py": SHOW["main.py"]})
+    before = stack.count("select count(*) from usage")
+    put(client, "TOKEN", "is set", agent="needs")
+    r = client.run("needs", '{"show": ["TOKEN", "OTHER"]}', retry={"max_attempts": 3})
+    assert r["status"] == "error" and r["error"]["code"] == "missing_secret" and len(r["attempts"]) == 1, r
+    assert "OTHER" in r["error"]["message"] and "sandpiper secrets set needs OTHER" in r["error"]["message"]
+    assert r["usage"]["sandbox_ms"] is None and stack.count("select count(*) from usage") == before
+    given = client.run("needs", '{"show": ["TOKEN", "OTHER"]}', env={"OTHER": "by the caller"})
+    assert shown(given) == {"TOKEN": "is set", "OTHER": "by the caller"}
+    put(client, "OTHER", "now set", agent="needs")
+    time.sleep(1)
+    a = client.call("POST", f"/v1/invocations/{r['id']}/retry", {}, {"Prefer": "wait=60"})
+    assert shown(a.json) == {"TOKEN": "is set", "OTHER": "now set"}
+
+
+def test_the_manifests_env_is_the_weakest(client):
+    client.deploy("show", {"agent.json": '{"runtime": "python", "env": {"A": "file", "B": "file", "C": "file"}}',
+                           "main.py": SHOW["main.py"]})
+    put(client, "B", "secret")
+    put(client, "C", "secret")
+    time.sleep(1)
+    assert show(client, "A", "B", "C", env={"C": "caller"}) == {"A": "file", "B": "secret", "C": "caller"}
+
+
+def test_output_is_redacted_if_the_agent_asks(client):
+    client.deploy("show", {"agent.json": '{"runtime": "python", "redact_output": true}', "main.py": SHOW["main.py"]})
+    value = dice.token_hex(20)
+    put(client, "TOKEN", value)
+    time.sleep(1)
+    r = client.run("show", '{"print": ["TOKEN"], "say": ["TOKEN"]}')
+    assert r["output"] == "TOKEN is [redacted:TOKEN]\n" and r["output_redacted"] is True
+    assert logs(client, r["id"]) == b"TOKEN is [redacted:TOKEN]\n"
+    again = client.get(r["id"])
+    assert again["output_redacted"] is True and value not in json.dumps(again)
+    plain = client.run("show", '{"show": []}')
+    assert plain["output_redacted"] is False  # nothing was taken out
+    much = client.run("show", json.dumps({"print": ["TOKEN"] * 5000}))
+    body = client.call("GET", much["output_url"]).body
+    assert much["output_redacted"] is True and body == b"TOKEN is [redacted:TOKEN]\n" * 5000
