@@ -46,6 +46,7 @@ int command_init(struct cli *cli, int argc, char **argv);
 int command_doctor(struct cli *cli, int argc, char **argv);
 int command_profiles(struct cli *cli, int argc, char **argv); /* profile.c */
 int command_completions(struct cli *cli, int argc, char **argv);
+int command_open(struct cli *cli, int argc, char **argv);
 int command_deploy(struct cli *cli, int argc, char **argv);
 int command_invoke(struct cli *cli, int argc, char **argv);
 int command_get(struct cli *cli, int argc, char **argv);

@@ -37,6 +37,7 @@ static const struct command commands[] = {
      "secrets set|ls|rm|init|rotate-key: secrets of agents, and the keys that seal them"},
     {"profiles", command_profiles, "profiles ls|set|use|rm: gateways and keys by name"},
     {"doctor", command_doctor, "ask everything that a job needs, and say what to mend"},
+    {"open", command_open, "open the gateway's documentation in a browser"},
     {"completions", command_completions, "completions bash|zsh|fish: what a shell is to source"},
     {"migrate", command_migrate, "bring the database up to date (needs the database)"},
 };

@@ -278,3 +278,20 @@ def test_completions_for_other_shells():
         assert "sandpiper agents --json" in sandpiper("completions", shell).stdout
     r = sandpiper("completions", "csh")
     assert r.returncode == 2 and "not for csh" in r.stderr
+
+
+# ---- open ----
+
+
+def test_open_shows_or_prints(stack, tmp_path):
+    said = {"SANDPIPER_URL": gateway_of(stack), "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    assert sandpiper("open", env=said).stdout == f"{gateway_of(stack)}/docs\n"
+    browser = tmp_path / "xdg-open"
+    browser.write_text(f"#!/bin/sh\necho \"$1\" >{tmp_path}/shown\n")
+    browser.chmod(0o755)
+    r = sandpiper("open", env={**said, "DISPLAY": ":9", "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert (r.returncode, r.stdout, (tmp_path / "shown").read_text()) == (0, "", f"{gateway_of(stack)}/docs\n")
+    browser.write_text("#!/bin/sh\nexit 3\n")
+    r = sandpiper("open", env={**said, "DISPLAY": ":9", "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert r.stdout == f"{gateway_of(stack)}/docs\n"
+    assert sandpiper("open", env={**said, "SANDPIPER_URL": f"http://127.0.0.1:{free_port()}"}).returncode == 3
