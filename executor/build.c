@@ -4,6 +4,9 @@
  *   version -> fetch (archive to an unlinked file) -> create -> upload -> install -> entry -> check ->
  *   snapshot -> finish
  *
+ * With a git repository for its source, clone and describe (its agent.json is read back) stand in place of
+ * fetch and upload.
+ *
  * The build's own failure (of its install command, of its check) ends it; the provider's or ours gives it
  * back: it stays `building`, and a dispatcher queues it again, until its queue limit is over. */
 #include <errno.h>
@@ -16,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/failpoint.h"
+#include "build_git.h"
 #include "job.h"
 #include "recorder.h"
 #include "store/agents.h"
@@ -24,7 +28,7 @@
 enum {
     STORE_MS = 30000,
     FETCH_MS = 120000,
-    UPLOAD_MS = 120000,
+    UPLOAD_MS = 120000, /* or a clone */
     SNAPSHOT_MS = 120000,
     START_MS = 30000,
     LOG_BYTES = 64 * 1024,
@@ -50,6 +54,8 @@ static void enter_version(void *self);
 static void enter_fetch(void *self);
 static void enter_create(void *self);
 static void enter_upload(void *self);
+static void enter_clone(void *self);
+static void enter_describe(void *self);
 static void enter_install(void *self);
 static void enter_entry(void *self);
 static void enter_check(void *self);
@@ -63,6 +69,8 @@ enum {
     STEP_FETCH,
     STEP_CREATE,
     STEP_UPLOAD,
+    STEP_CLONE,
+    STEP_DESCRIBE,
     STEP_INSTALL,
     STEP_ENTRY,
     STEP_CHECK,
@@ -76,6 +84,8 @@ static const struct flow_step steps[] = {
     [STEP_CREATE] = {"create", enter_create, 0,
                      late_ours}, /* the provider keeps the deadline and reconciles */
     [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
+    [STEP_CLONE] = {"clone", enter_clone, 0, late_command},
+    [STEP_DESCRIBE] = {"describe", enter_describe, STORE_MS, late_ours},
     [STEP_INSTALL] = {"install", enter_install, 0, late_command}, /* these three set their own */
     [STEP_ENTRY] = {"entry", enter_entry, 0, late_command},
     [STEP_CHECK] = {"check", enter_check, 0, late_command},
@@ -202,6 +212,10 @@ static void enter_fetch(void *self)
     struct job *j = self;
     struct build *b = build_of(j);
     struct err err = ERR_INIT;
+    if (j->version.git != NULL) {
+        flow_next(&j->flow);
+        return;
+    }
     if (b->fd < 0)
         b->fd = open(j->x->settings->spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (b->fd < 0) {
@@ -271,6 +285,10 @@ static void enter_upload(void *self)
 {
     struct job *j = self;
     struct build *b = build_of(j);
+    if (j->version.git != NULL) {
+        flow_next(&j->flow);
+        return;
+    }
     FAILPOINT(executor_build_upload);
     b->map_bytes = (size_t)b->have;
     b->map = mmap(NULL, b->map_bytes, PROT_READ, MAP_SHARED, b->fd, 0);
@@ -322,6 +340,8 @@ struct command {
 static struct command command_of(const struct job *j)
 {
     const struct settings *s = j->x->settings;
+    if (j->flow.at == STEP_CLONE)
+        return (struct command){"clone", ERR_JOB_CLONE, UPLOAD_MS};
     if (j->flow.at == STEP_CHECK)
         return (struct command){"check", ERR_JOB_CHECK, s->check_ms};
     if (j->flow.at == STEP_ENTRY)
@@ -334,7 +354,9 @@ static void failed(struct job *j, int code)
 {
     const struct command c = command_of(j);
     char message[AGENT_TEXT_BYTES + 96];
-    if (c.code == ERR_JOB_ENTRY)
+    if (c.code == ERR_JOB_CLONE)
+        build_git_failed(j->version.git, code, message, sizeof message);
+    else if (c.code == ERR_JOB_ENTRY)
         snprintf(message, sizeof message, "the entry %s is not there after the install step",
                  j->version.manifest->entry);
     else
@@ -374,10 +396,10 @@ static void late_command(void *self)
     decide(j, false, c.code, message);
 }
 
-/* script has the command's text as "$1", so that none is quoted twice. */
-static void start_command(struct job *j, const char *script, const char *text)
+/* script has what it is about as "$1" and "$2", so that nothing is quoted twice. */
+static void start_command(struct job *j, const char *script, const char *text, const char *more)
 {
-    const char *const args[] = {"-c", script, text[0] != '\0' ? "build" : NULL, text, NULL};
+    const char *const args[] = {"-c", script, text[0] != '\0' ? "build" : NULL, text, more, NULL};
     const char *env[MANIFEST_ENV_MAX + 1] = {NULL};
     int64_t limit_ms = command_of(j).limit_ms;
     flow_extend(&j->flow, limit_ms);
@@ -396,13 +418,85 @@ static void start_command(struct job *j, const char *script, const char *text)
 }
 
 /* What the log shows of what follows. */
-static void announce(struct job *j, const char *text)
+static void announce(struct job *j, const char *what, const char *text, const char *more)
 {
     if (text[0] == '\0')
         return;
     on_output(j, STR("$ "));
+    on_output(j, str_of(what));
     on_output(j, str_of(text));
+    on_output(j, str_of(more[0] != '\0' ? " " : ""));
+    on_output(j, str_of(more));
     on_output(j, STR("\n"));
+}
+
+static void enter_clone(void *self)
+{
+    struct job *j = self;
+    const struct git_source *git = j->version.git;
+    if (git == NULL) {
+        flow_next(&j->flow);
+        return;
+    }
+    announce(j, "git fetch ", git->url, git->ref);
+    start_command(j, build_git_script, git->url, git->ref);
+}
+
+static void on_described(void *arg, const struct err *err)
+{
+    struct fetch *f = arg;
+    struct job *j = current(f->x, f->id, STEP_DESCRIBE);
+    free(f);
+    if (j != NULL && err != NULL)
+        give_back(j, err->msg);
+    else if (j != NULL)
+        flow_next(&j->flow);
+}
+
+static void describe(struct job *j, const struct manifest *m, const char *commit)
+{
+    struct err err = ERR_INIT;
+    struct fetch *f = malloc(sizeof *f);
+    INVARIANT(f != NULL); /* bounded by the builds of this process */
+    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    if (!version_describe(&j->version, m))
+        err_set(&err, ERR_NO_MEMORY, "no memory for a manifest");
+    else if (agent_describe(j->x->read, j->version.id, m, str_of(commit), STORE_MS, on_described, f, &err) ==
+             0)
+        return;
+    free(f);
+    give_back(j, err.msg);
+}
+
+static void on_account(void *arg, struct str content, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    struct err err = ERR_INIT;
+    char commit[GIT_COMMIT_BYTES];
+    struct manifest *m = f == NULL ? malloc(sizeof *m) : NULL;
+    j->request = NULL;
+    if (f != NULL)
+        provider_failed(j, f);
+    else if (m == NULL)
+        give_back(j, "no memory for a manifest");
+    else if (build_git_read(content, m, commit, &err) != 0)
+        decide(j, false, err.code, err.msg);
+    else
+        describe(j, m, commit);
+    free(m);
+}
+
+static void enter_describe(void *self)
+{
+    struct job *j = self;
+    if (j->version.git == NULL) {
+        flow_next(&j->flow);
+        return;
+    }
+    j->request = sandbox_read_file(j->x->provider, &j->sandbox, BUILD_GIT_ACCOUNT, BUILD_GIT_ACCOUNT_BYTES,
+                                   STORE_MS, on_account, j);
+    if (j->request == NULL)
+        give_back(j, "the provider refused to read a file");
 }
 
 static void enter_install(void *self)
@@ -410,9 +504,11 @@ static void enter_install(void *self)
     static const char script[] =
         "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE
         " --no-same-owner -C \"$HOME/agent\"; rm -f " ARCHIVE_FILE "; cd \"$HOME/agent\"; eval \"$1\"";
+    static const char cloned[] = "set -e; cd \"$HOME/agent\"; eval \"$1\"";
     struct job *j = self;
-    announce(j, j->version.manifest->install);
-    start_command(j, script, j->version.manifest->install);
+    const char *install = j->version.manifest->install;
+    announce(j, "", install, "");
+    start_command(j, j->version.git != NULL ? cloned : script, install, NULL);
 }
 
 /* A file that the install step may have made. A command's first word may be anything that the shell finds. */
@@ -422,18 +518,18 @@ static void enter_entry(void *self)
     if (strcmp(j->version.manifest->runtime, "command") == 0)
         flow_next(&j->flow);
     else
-        start_command(j, "cd \"$HOME/agent\" && test -e \"$1\"", j->version.manifest->entry);
+        start_command(j, "cd \"$HOME/agent\" && test -e \"$1\"", j->version.manifest->entry, NULL);
 }
 
 static void enter_check(void *self)
 {
     struct job *j = self;
     const char *check = j->version.manifest->check;
-    announce(j, check);
+    announce(j, "", check, "");
     if (check[0] == '\0')
         flow_next(&j->flow);
     else
-        start_command(j, "cd \"$HOME/agent\" && eval \"$1\"", check);
+        start_command(j, "cd \"$HOME/agent\" && eval \"$1\"", check, NULL);
 }
 
 /* ---- snapshot ---- */

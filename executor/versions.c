@@ -46,6 +46,7 @@ struct versions *versions_new(struct executor *x)
 
 struct shared {
     struct manifest manifest; /* first: a version leads here */
+    struct git_source git;
     int copies;
 };
 
@@ -62,19 +63,36 @@ static int read_manifest(const struct agent_version *row, struct manifest *out, 
     return err_set(err, ERR_INTERNAL, "the version's row is damaged");
 }
 
-/* NULL and *err. */
-static const struct manifest *share(const struct agent_version *row, struct err *err)
+static int share(const struct agent_version *row, struct version *to, struct err *err)
 {
     struct shared *s = calloc(1, sizeof *s);
-    if (s == NULL) {
-        err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
-        return NULL;
-    }
+    if (s == NULL)
+        return err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
     s->copies = 1;
-    if (read_manifest(row, &s->manifest, err) == 0)
-        return &s->manifest;
-    free(s);
-    return NULL;
+    if (read_manifest(row, &s->manifest, err) != 0 ||
+        (row->git_url.n > 0 && git_source_read(row->git_url, row->git_ref, &s->git, err) != 0)) {
+        free(s);
+        return -1;
+    }
+    to->manifest = &s->manifest;
+    to->git = row->git_url.n > 0 ? &s->git : NULL;
+    return 0;
+}
+
+bool version_describe(struct version *v, const struct manifest *manifest)
+{
+    struct shared *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return false;
+    s->copies = 1;
+    s->manifest = *manifest;
+    if (v->git != NULL)
+        s->git = *v->git;
+    bool git = v->git != NULL;
+    version_drop(v);
+    v->manifest = &s->manifest;
+    v->git = git ? &s->git : NULL;
+    return true;
 }
 
 void version_keep(struct version *to, const struct version *v)
@@ -87,6 +105,7 @@ void version_drop(struct version *v)
 {
     struct shared *s = (struct shared *)v->manifest;
     v->manifest = NULL;
+    v->git = NULL;
     if (s != NULL && --s->copies == 0)
         free(s);
 }
@@ -139,8 +158,7 @@ static int read_version(const struct agent_version *from, struct version *to, st
                            .archive_bytes = from->archive_bytes};
     str_copy(from->slug, to->slug, sizeof to->slug);
     str_copy(from->snapshot, to->snapshot, sizeof to->snapshot);
-    to->manifest = share(from, err);
-    return to->manifest != NULL ? 0 : err_wrap(err, "version %d", from->version);
+    return share(from, to, err) == 0 ? 0 : err_wrap(err, "version %d", from->version);
 }
 
 static void on_version(void *arg, bool found, const struct agent_version *row, const struct err *err)

@@ -3,6 +3,7 @@
 #define EXECUTOR_VERSIONS_H
 
 #include "executor.h"
+#include "model/git_source.h"
 #include "model/manifest.h"
 
 enum { VERSIONS_MAX = 1024, VERSION_SNAPSHOT_BYTES = 128 };
@@ -14,6 +15,7 @@ struct version {
     enum agent_status status;
     char slug[AGENT_SLUG_BYTES], snapshot[VERSION_SNAPSHOT_BYTES];
     const struct manifest *manifest;
+    const struct git_source *git; /* NULL: an archive. Lives as long as the manifest */
     int64_t archive_bytes;
 };
 
@@ -24,6 +26,9 @@ void versions_free(struct versions **v);
 /* Copies v into to, which holds none; version_drop ends a copy (a zeroed one holds nothing). */
 void version_keep(struct version *to, const struct version *v);
 void version_drop(struct version *v);
+/* A build has found out what the manifest is: v, which others may have, has it from here on. False without
+ * memory. */
+bool version_describe(struct version *v, const struct manifest *manifest);
 
 /* v is valid during the call. v NULL with err: could not be read; v NULL without: there is no such version.
  * Always from the loop. The answer is given even when the asker has lost interest: it looks itself up again

@@ -21,6 +21,28 @@ struct show {
     struct page page;
 };
 
+static void write_or_null(struct json_writer *w, const char *key, struct str s)
+{
+    jw_key(w, key);
+    if (s.n > 0)
+        jw_str(w, s);
+    else
+        jw_null(w);
+}
+
+void agent_write_source(struct json_writer *w, const struct agent_git *git)
+{
+    jw_key(w, "source");
+    jw_object(w);
+    jw_kcstr(w, "type", git->url.n > 0 ? "git" : "archive");
+    if (git->url.n > 0) {
+        jw_kstr(w, "url", git->url);
+        write_or_null(w, "ref", git->ref);
+        write_or_null(w, "commit", git->commit);
+    }
+    jw_object_end(w);
+}
+
 static void write_build(struct json_writer *w, const struct agent_build *b)
 {
     struct str log = b->log;
@@ -31,6 +53,7 @@ static void write_build(struct json_writer *w, const struct agent_build *b)
     jw_object(w);
     jw_kint(w, "version", b->version);
     jw_kcstr(w, "status", agent_status_name(b->status));
+    agent_write_source(w, &b->git);
     jw_kstr(w, "runtime", b->runtime);
     jw_kstr(w, "entry", b->entry);
     jw_kstr(w, "install", b->install);

@@ -260,25 +260,6 @@ static bool hardlink_ok(struct check *c, const char *target)
 
 /* ---- entries ---- */
 
-static void note_file(struct agent_tree *t, const char *path)
-{
-    const struct {
-        const char *name;
-        bool *seen;
-    } files[] = {
-        {"package.json", &t->package_json},
-        {"requirements.txt", &t->requirements_txt},
-        {"index.js", &t->index_js},
-        {"main.py", &t->main_py},
-        {"run.sh", &t->run_sh},
-        {"agent.js", &t->agent_js},
-        {"agent.py", &t->agent_py},
-    };
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (strcmp(path, files[i].name) == 0)
-            *files[i].seen = true;
-}
-
 static int check_kind(struct check *c, struct archive_entry *e, const char *path, enum name_kind *kind_out,
                       struct err *err)
 {
@@ -349,7 +330,7 @@ static int check_entry(struct archive *a, struct archive_entry *e, struct check 
     if (check_kind(c, e, path, &kind, err) != 0 || note_name(c, path, kind, err) != 0)
         return -1;
     if (kind == NAME_FILE)
-        note_file(&c->tree, path);
+        agent_tree_note(&c->tree, str_of(path));
     int rc = read_content(a, c, kind == NAME_FILE && strcmp(path, "agent.json") == 0, err);
     struct name *name = find_name(c, path, strlen(path));
     if (rc == 0 && kind != NAME_DIR)

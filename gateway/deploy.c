@@ -1,4 +1,4 @@
-/* POST /v1/agents: a new version of an agent from its archive.
+/* POST /v1/agents: a new version of an agent from its archive (from a repository: deploy_git.c).
  *
  *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> is the newest version
  * the same? -> stored in chunks -> a version, building -> its build is queued -> 202 with the agent
@@ -13,6 +13,7 @@
 #include "agents.h"
 #include "base/failpoint.h"
 #include "bundle.h"
+#include "deploy.h"
 #include "base/log.h"
 #include "loop/flow.h"
 #include "store/agents.h"
@@ -32,7 +33,6 @@ struct deploy {
     struct err check_err;
     struct uuid version_id;
     int32_t chunk;
-    struct uuid agent;
     int32_t version; /* made, or found */
     bool ready;      /* found, and ready */
     char *piece;     /* one chunk's memory */
@@ -185,14 +185,13 @@ static void enter_keep(void *self)
 
 /* ---- the version ---- */
 
-/* A lost enqueue is found by the dispatchers: they look for builds that nobody works on. */
-static void enqueue(struct deploy *d)
+void deploy_enqueue(struct call *c, struct uuid version_id, struct uuid agent, int32_t version)
 {
     struct entry e = {.kind = ENTRY_BUILD,
-                      .id = d->version_id,
-                      .tenant = d->c->tenant,
-                      .agent = d->agent,
-                      .version = d->version,
+                      .id = version_id,
+                      .tenant = c->tenant,
+                      .agent = agent,
+                      .version = version,
                       .attempt = 1,
                       .max_attempts = 1,
                       .priority = INV_NORMAL,
@@ -200,7 +199,7 @@ static void enqueue(struct deploy *d)
                       .ready = wall_now()};
     e.queue_deadline.us = e.ready.us + INV_QUEUE_TIMEOUT_DEFAULT_MS * 1000LL;
     FAILPOINT(gateway_deploy_done);
-    queue_enqueue(d->c->g->queue, QUEUE_FED, (struct uuid){0}, &e, 1, NULL, NULL, NULL);
+    queue_enqueue(c->g->queue, QUEUE_FED, (struct uuid){0}, &e, 1, NULL, NULL, NULL);
 }
 
 static void on_version(void *arg, struct uuid agent, int32_t version, const struct err *err)
@@ -210,9 +209,8 @@ static void on_version(void *arg, struct uuid agent, int32_t version, const stru
         flow_end(&d->flow, err);
         return;
     }
-    d->agent = agent;
     d->version = version;
-    enqueue(d);
+    deploy_enqueue(d->c, d->version_id, agent, version);
     flow_next(&d->flow);
 }
 
@@ -265,14 +263,13 @@ static void on_end(void *arg, struct http_request *req)
 static int check_request(struct call *c, struct deploy *d, struct err *err)
 {
     struct str type, name, rebuild;
-    if (http_header(c->req, "Content-Type", &type) && str_starts(type, STR("application/json")))
-        return err_set(err, ERR_UNSUPPORTED,
-                       "deploying from a git URL is not available in this version: send the archive");
     if (!http_header(c->req, "Content-Type", &type) ||
         !(str_eq_nocase(type, STR("application/gzip")) || str_eq_nocase(type, STR("application/x-gzip")) ||
           str_eq_nocase(type, STR("application/x-tar")) ||
           str_eq_nocase(type, STR("application/octet-stream"))))
-        return err_set(err, ERR_MEDIA_TYPE, "send a tar.gz archive as application/gzip");
+        return err_set(
+            err, ERR_MEDIA_TYPE,
+            "send a tar.gz archive as application/gzip, or {\"name\", \"git_url\"} as application/json");
     int got = http_query_get(c->req, "name", &name, err);
     if (got > 0 && (!agent_slug_valid(name) || !str_copy(name, d->name, sizeof d->name)))
         return err_set(err, ERR_BAD_QUERY, "name must be lower-case letters, digits and hyphens, at most 63");
@@ -286,6 +283,11 @@ static int check_request(struct call *c, struct deploy *d, struct err *err)
 void agent_deploy_call(struct call *c)
 {
     struct err err = ERR_INIT;
+    struct str type;
+    if (http_header(c->req, "Content-Type", &type) && str_starts(type, STR("application/json"))) {
+        agent_deploy_git(c);
+        return;
+    }
     struct deploy *d = calloc(1, sizeof *d);
     if (d == NULL) {
         call_fail_code(c, ERR_OVERLOADED, NULL);

@@ -34,7 +34,12 @@ static void write_row(const void *rows, size_t i, struct json_writer *w)
     jw_kcstr(w, "status", agent_status_name(v->status));
     jw_kbool(w, "serving", v->serving);
     jw_kstr(w, "runtime", v->runtime);
-    jw_kstr(w, "source_sha256", buf_view(&hash));
+    agent_write_source(w, &v->git);
+    jw_key(w, "source_sha256");
+    if (hash.len > 0)
+        jw_str(w, buf_view(&hash));
+    else
+        jw_null(w);
     jw_key(w, "manifest");
     if (v->manifest.n > 0)
         jw_raw(w, v->manifest);

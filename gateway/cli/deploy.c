@@ -1,4 +1,4 @@
-/* deploy: pack a directory, upload it, wait for the build.
+/* deploy: pack a directory, upload it, wait for the build. Or name a git repository, which the build clones.
  *
  * The archive goes to an unlinked file and is mapped for the upload, so memory stays small however large it
  * is. */
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "json/writer.h"
 #include "pack.h"
 
 enum {
@@ -22,11 +23,12 @@ enum {
     PATH_BYTES = 160,
     SLUG_MAX = 63,
     MANIFEST_MAX = 64 << 10,
+    GIT_BODY_BYTES = 8 << 10,
 };
 
 struct deploy {
     struct cli *cli;
-    const char *dir, *name;
+    const char *dir, *name, *ref; /* dir: or a repository's URL */
     bool no_wait, rebuild;
     bool found;              /* the same source was deployed already */
     char slug[SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
@@ -66,9 +68,18 @@ static bool manifest_has_name(const char *dir)
     return has;
 }
 
+static bool is_url(const char *s)
+{
+    return strstr(s, "://") != NULL;
+}
+
 static int check_directory(const struct deploy *d)
 {
     struct stat st;
+    if (is_url(d->dir))
+        return d->rebuild ? cli_error("a repository is cloned and built each time: leave --rebuild out") : 0;
+    if (d->ref != NULL)
+        return cli_error("--ref is a repository's: name one, as in https://git.example/team/agent.git");
     if (stat(d->dir, &st) != 0)
         return cli_error("%s: %s", d->dir, strerror(errno));
     if (S_ISDIR(st.st_mode))
@@ -83,16 +94,21 @@ static int choose_name(struct deploy *d)
     char real[PATH_MAX];
     if (d->name != NULL && !is_slug(d->name))
         return cli_error("--name takes lower-case letters, digits and hyphens, at most %d", SLUG_MAX);
-    if (d->name != NULL || manifest_has_name(d->dir))
+    if (d->name != NULL || (!is_url(d->dir) && manifest_has_name(d->dir)))
         return 0;
-    if (realpath(d->dir, real) == NULL)
+    if (is_url(d->dir))
+        snprintf(real, sizeof real, "%s", d->dir);
+    else if (realpath(d->dir, real) == NULL)
         return cli_error("%s: %s", d->dir, strerror(errno));
+    size_t n = strlen(real);
+    while (is_url(real) && n > 4 && (strcmp(real + n - 4, ".git") == 0 || real[n - 1] == '/'))
+        real[n -= real[n - 1] == '/' ? 1 : 4] = '\0';
     snprintf(d->slug, sizeof d->slug, "%.*s", SLUG_MAX, basename(real));
     for (char *p = d->slug; *p != '\0'; p++)
         *p = *p == '_' || *p == '.' ? '-' : *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
     if (!is_slug(d->slug))
         return cli_error(
-            "the directory's name, %s, is no agent's: those are of lower-case letters, digits and "
+            "the name that it has, %s, is no agent's: those are of lower-case letters, digits and "
             "hyphens.\nGive --name, or \"name\" in agent.json",
             basename(real));
     d->name = d->slug;
@@ -143,6 +159,28 @@ static int take_agent(struct deploy *d)
 static int64_t built_version(const struct deploy *d)
 {
     return reply_int(&d->agent, json_get(json_root(d->agent.doc), "latest_build"), "version");
+}
+
+static int name_repository(struct deploy *d)
+{
+    struct buf body;
+    buf_init(&body, GIT_BODY_BYTES);
+    struct json_writer w = json_writer(&body);
+    jw_object(&w);
+    jw_kcstr(&w, "name", d->name);
+    jw_kcstr(&w, "git_url", d->dir);
+    if (d->ref != NULL)
+        jw_kcstr(&w, "ref", d->ref);
+    jw_object_end(&w);
+    const struct api_request q = {.method = "POST",
+                                  .path = "/v1/agents",
+                                  .headers = {"Content-Type: application/json"},
+                                  .body = buf_view(&body)};
+    api_call(d->cli, &q, &d->agent);
+    buf_deinit(&body);
+    int status = take_agent(d);
+    d->version = status == 0 ? reply_int(&d->agent, json_root(d->agent.doc), "deployed_version") : 0;
+    return status;
 }
 
 static int upload(struct deploy *d)
@@ -246,12 +284,12 @@ static int deploy(struct deploy *d)
     int status = check_directory(d);
     if (status == 0)
         status = choose_name(d);
-    if (status == 0)
+    if (status == 0 && !is_url(d->dir))
         status = pack(d);
     if (status != 0)
         return status;
     cli_catch_interrupt(d->cli);
-    status = upload(d);
+    status = is_url(d->dir) ? name_repository(d) : upload(d);
     if (status == 0 && !d->no_wait)
         status = wait_for_build(d);
     cli_spin(d->cli, NULL);
@@ -268,13 +306,16 @@ int command_deploy(struct cli *cli, int argc, char **argv)
     struct deploy d = {.cli = cli, .fd = -1, .map = MAP_FAILED, .since = mono_now()};
     const struct cli_option options[] = {
         {"name", CLI_TEXT, &d.name, "N", "the agent's name (default: agent.json's, else the directory's)"},
+        {"ref", CLI_TEXT, &d.ref, "REF", "of a repository: a branch, a tag or a commit (default: its HEAD)"},
         {"rebuild", CLI_FLAG, &d.rebuild, NULL, "build also when the same source is deployed already"},
         {"no-wait", CLI_FLAG, &d.no_wait, NULL, "do not wait for the build"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_usage usage = {
-        "deploy DIR",
-        "Makes a new version of an agent from a directory, and waits until it is built.\n"
+        "deploy DIR | URL",
+        "Makes a new version of an agent from a directory, or from a git repository that anybody may read, "
+        "and\n"
+        "waits until it is built.\n"
         "node_modules, .git, __pycache__ and what .sandpiperignore names are left out.",
         options, 1, 1};
     int first, status;

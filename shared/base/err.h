@@ -98,6 +98,7 @@ enum err_retry {
       "A secret or environment of the job cannot be opened.")                                                \
     X(ERR_JOB_POISON, "poison", 200, RETRY_NEVER, "The job brought executors down and is not tried again.")  \
     X(ERR_JOB_BUILD, "build_failed", 200, RETRY_NEVER, "The agent's build failed.")                          \
+    X(ERR_JOB_CLONE, "clone_failed", 200, RETRY_NEVER, "The repository could not be cloned.")                \
     X(ERR_JOB_ENTRY, "entry_missing", 200, RETRY_NEVER, "The agent's entry is not there.")                   \
     X(ERR_JOB_CHECK, "check_failed", 200, RETRY_NEVER, "The agent was built, and its check failed.")
 

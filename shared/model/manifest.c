@@ -347,6 +347,25 @@ static int read_document(struct str text, struct manifest *out, bool *install_st
 
 /* ---- defaults ---- */
 
+void agent_tree_note(struct agent_tree *t, struct str name)
+{
+    const struct {
+        const char *name;
+        bool *seen;
+    } files[] = {
+        {"package.json", &t->package_json},
+        {"requirements.txt", &t->requirements_txt},
+        {"index.js", &t->index_js},
+        {"main.py", &t->main_py},
+        {"run.sh", &t->run_sh},
+        {"agent.js", &t->agent_js},
+        {"agent.py", &t->agent_py},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (str_eq_c(name, files[i].name))
+            *files[i].seen = true;
+}
+
 static void guess_runtime(const struct agent_tree *tree, struct manifest *out)
 {
     const char *runtime = tree->package_json || tree->index_js || tree->agent_js      ? "node"

@@ -71,6 +71,9 @@ struct agent_tree {
     bool package_json, requirements_txt, index_js, main_py, run_sh, agent_js, agent_py;
 };
 
+/* A file at the top of a source. */
+void agent_tree_note(struct agent_tree *tree, struct str name);
+
 /* All keys, NULL-ended. */
 extern const char *const manifest_keys[];
 

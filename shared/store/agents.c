@@ -49,7 +49,8 @@ static const char sql_agents[] =
     "SELECT a.id, a.slug, coalesce(a.serving, 0), a.created_at, v.version, v.status, v.runtime, v.entry, "
     "v.install, "
     "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at, "
-    "coalesce(a.rolled_back_from, 0), CASE WHEN $2 <> '' THEN v.manifest ELSE '' END FROM agents a JOIN "
+    "coalesce(a.rolled_back_from, 0), CASE WHEN $2 <> '' THEN v.manifest ELSE '' END, "
+    "v.git_url, v.git_ref, v.git_commit FROM agents a JOIN "
     "agent_versions v ON v.agent = a.id AND v.version = "
     "a.latest "
     "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
@@ -61,17 +62,19 @@ static void read_agent(const struct pg_result *r, int i, struct agent_record *ou
                                  .serving = pg_get_int4(r, i, 2),
                                  .rolled_back_from = pg_get_int4(r, i, 15),
                                  .created_at = pg_get_time(r, i, 3)};
-    out->latest = (struct agent_build){.version = pg_get_int4(r, i, 4),
-                                       .status = (enum agent_status)pg_get_int2(r, i, 5),
-                                       .runtime = pg_get_str(r, i, 6),
-                                       .entry = pg_get_str(r, i, 7),
-                                       .install = pg_get_str(r, i, 8),
-                                       .error_code = pg_get_str(r, i, 9),
-                                       .error_message = pg_get_str(r, i, 10),
-                                       .log = pg_get_str(r, i, 11),
-                                       .archive_bytes = pg_get_int8(r, i, 12),
-                                       .created_at = pg_get_time(r, i, 13),
-                                       .manifest = pg_get_str(r, i, 16)};
+    out->latest = (struct agent_build){
+        .version = pg_get_int4(r, i, 4),
+        .status = (enum agent_status)pg_get_int2(r, i, 5),
+        .runtime = pg_get_str(r, i, 6),
+        .entry = pg_get_str(r, i, 7),
+        .install = pg_get_str(r, i, 8),
+        .error_code = pg_get_str(r, i, 9),
+        .error_message = pg_get_str(r, i, 10),
+        .log = pg_get_str(r, i, 11),
+        .archive_bytes = pg_get_int8(r, i, 12),
+        .created_at = pg_get_time(r, i, 13),
+        .manifest = pg_get_str(r, i, 16),
+        .git = {.url = pg_get_str(r, i, 17), .ref = pg_get_str(r, i, 18), .commit = pg_get_str(r, i, 19)}};
     if (!pg_is_null(r, i, 14))
         out->latest.finished_at = pg_get_time(r, i, 14);
     out->status = out->serving > 0 ? AGENT_READY : out->latest.status;
@@ -117,8 +120,10 @@ static const char sql_deploy[] =
     "WITH a AS (INSERT INTO agents AS o (id, tenant, slug, latest) VALUES ($3, $4, $5, 1) "
     "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
     "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, "
-    "max_attempts, retry_on, archive_bytes, archive_sha256, manifest, source_sha256, warm_min, warm_max) "
-    "SELECT a.id, a.latest, $6, $4, $7, $8, $9, nullif($10, 0), $11, $12, $13, $14, $1, $2, $15, $16 FROM a "
+    "max_attempts, retry_on, archive_bytes, archive_sha256, manifest, source_sha256, warm_min, warm_max, "
+    "git_url, git_ref) "
+    "SELECT a.id, a.latest, $6, $4, $7, $8, $9, nullif($10, 0), $11, $12, $13, $14, $1, $2, $15, $16, "
+    "nullif($17, ''), CASE WHEN $17 <> '' THEN $18 END FROM a "
     "RETURNING agent, version";
 
 int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct str data, int64_t deadline_ms,
@@ -150,17 +155,17 @@ static void reply_deploy(void *arg, const struct pg_result *r, const struct err 
     free(c);
 }
 
-/* NULL and *err. */
-static struct pg_params *source_params(const struct agent_source *source, struct err *err)
+/* With the manifest as the first parameter. NULL and *err. */
+static struct pg_params *manifest_params(const struct manifest *m, struct err *err)
 {
-    struct pg_params *p = pg_params_new(MANIFEST_JSON_BYTES + 4096);
+    struct pg_params *p = pg_params_new(MANIFEST_JSON_BYTES + 8192);
     struct buf json;
     buf_init(&json, MANIFEST_JSON_BYTES);
     struct json_writer w = json_writer(&json);
-    manifest_write(source->manifest, &w);
+    if (m != NULL)
+        manifest_write(m, &w);
     if (p != NULL && !json.failed) {
         pg_put_text(p, buf_view(&json));
-        pg_put_bytea(p, str_make((const char *)source->source_sha256, SHA256_BYTES));
     } else {
         pg_params_free(&p);
         err_set(err, ERR_NO_MEMORY, "no memory for a manifest");
@@ -169,11 +174,22 @@ static struct pg_params *source_params(const struct agent_source *source, struct
     return p;
 }
 
+static struct pg_params *source_params(const struct agent_source *source, struct err *err)
+{
+    struct pg_params *p = manifest_params(source->git == NULL ? source->manifest : NULL, err);
+    if (p != NULL && source->git == NULL)
+        pg_put_bytea(p, str_make((const char *)source->source_sha256, SHA256_BYTES));
+    else if (p != NULL)
+        pg_put_null(p, PG_BYTEA);
+    return p;
+}
+
 int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid version_id,
                  const struct agent_source *source, int64_t deadline_ms, agent_deploy_fn *fn, void *arg,
                  struct err *err)
 {
-    const struct manifest *m = source->manifest;
+    static const struct manifest unknown;
+    const struct manifest *m = source->git == NULL ? source->manifest : &unknown;
     struct pg_params *p = source_params(source, err);
     if (p == NULL)
         return -1;
@@ -191,6 +207,8 @@ int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid ver
     pg_put_bytea(p, str_make((const char *)source->archive_sha256, SHA256_BYTES));
     pg_put_int4(p, m->warm_pool.automatic ? 0 : m->warm_pool.min);
     pg_put_int4(p, m->warm_pool.automatic ? MANIFEST_POOL_AUTO : m->warm_pool.max);
+    pg_put_text(p, str_of(source->git != NULL ? source->git->url : ""));
+    pg_put_text(p, str_of(source->git != NULL ? source->git->ref : ""));
     return store_query(pg, sql_deploy, p, deadline_ms, reply_deploy, (void (*)(void))fn, arg, err);
 }
 
@@ -231,7 +249,8 @@ int agent_same(struct pg *pg, int32_t tenant, struct str slug, const struct agen
 
 static const char sql_version[] =
     "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.slug, v.runtime, v.entry, v.install, v.snapshot, "
-    "v.archive_bytes, v.manifest FROM agent_versions v JOIN agents a ON a.id = v.agent WHERE v.agent = $1 "
+    "v.archive_bytes, v.manifest, v.git_url, v.git_ref FROM agent_versions v JOIN agents a ON a.id = v.agent "
+    "WHERE v.agent = $1 "
     "AND v.version "
     "= $2";
 static const char sql_file_get[] = "SELECT data FROM agent_files WHERE id = $1 AND chunk = $2";
@@ -261,7 +280,9 @@ static void reply_version(void *arg, const struct pg_result *r, const struct err
                                    .install = pg_get_str(r, 0, 8),
                                    .snapshot = pg_get_str(r, 0, 9),
                                    .archive_bytes = pg_get_int8(r, 0, 10),
-                                   .manifest = pg_get_str(r, 0, 11)};
+                                   .manifest = pg_get_str(r, 0, 11),
+                                   .git_url = pg_get_str(r, 0, 12),
+                                   .git_ref = pg_get_str(r, 0, 13)};
     ((agent_version_fn *)c->fn)(c->arg, found, &v, err);
     free(c);
 }
@@ -294,6 +315,30 @@ int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t
         pg_put_int4(p, chunk);
     }
     return store_query(pg, sql_file_get, p, deadline_ms, reply_chunk, (void (*)(void))fn, arg, err);
+}
+
+static const char sql_describe[] =
+    "UPDATE agent_versions SET manifest = $1, git_commit = $3, runtime = $4, entry = $5, install = $6, "
+    "timeout_ms = nullif($7, 0), max_attempts = $8, retry_on = $9, warm_min = $10, warm_max = $11 "
+    "WHERE id = $2 AND status = 0";
+
+int agent_describe(struct pg *pg, struct uuid version_id, const struct manifest *m, struct str commit,
+                   int64_t deadline_ms, agent_done_fn *fn, void *arg, struct err *err)
+{
+    struct pg_params *p = manifest_params(m, err);
+    if (p == NULL)
+        return -1;
+    pg_put_uuid(p, version_id);
+    pg_put_text(p, commit);
+    pg_put_text(p, str_of(m->runtime));
+    pg_put_text(p, str_of(m->entry));
+    pg_put_text(p, str_of(m->install));
+    pg_put_int4(p, m->timeout_ms);
+    pg_put_int2(p, m->max_attempts);
+    pg_put_int2(p, m->retry_on);
+    pg_put_int4(p, m->warm_pool.automatic ? 0 : m->warm_pool.min);
+    pg_put_int4(p, m->warm_pool.automatic ? MANIFEST_POOL_AUTO : m->warm_pool.max);
+    return store_query(pg, sql_describe, p, deadline_ms, store_reply_done, (void (*)(void))fn, arg, err);
 }
 
 int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadline_ms, agent_done_fn *fn,

@@ -11,6 +11,7 @@
 #include "base/id.h"
 #include "crypto/crypto.h"
 #include "model/agent.h"
+#include "model/git_source.h"
 #include "model/manifest.h"
 #include "postgres/pg.h"
 
@@ -32,8 +33,14 @@ int agent_resolve(struct pg *pg, int32_t tenant, struct str slug, int32_t versio
 
 /* ---- for the API ---- */
 
+/* Of a version that was cloned; url empty: it came as an archive. commit empty: not cloned yet. */
+struct agent_git {
+    struct str url, ref, commit;
+};
+
 struct agent_build {
     int32_t version;
+    struct agent_git git;
     enum agent_status status;
     struct str runtime, entry, install, error_code, error_message, log;
     struct str manifest; /* JSON; empty in lists, and for versions from before there was one */
@@ -66,6 +73,7 @@ int agent_file_drop(struct pg *pg, struct uuid version_id, int64_t deadline_ms);
 typedef void agent_deploy_fn(void *arg, struct uuid agent, int32_t version, const struct err *err);
 /* Plain values. */
 struct agent_source {
+    const struct git_source *git;    /* NULL: an archive. Else nothing of what follows is known */
     const struct manifest *manifest; /* borrowed during the call */
     int64_t archive_bytes;
     uint8_t archive_sha256[SHA256_BYTES], source_sha256[SHA256_BYTES];
@@ -90,6 +98,7 @@ struct agent_version {
     enum agent_status status;
     struct str slug, runtime, entry, install, snapshot;
     struct str manifest; /* JSON; empty: runtime, entry and install are all there is */
+    struct str git_url, git_ref;
     int64_t archive_bytes;
 };
 /* found false: no such version. */
@@ -100,6 +109,10 @@ int agent_version_get(struct pg *pg, struct uuid agent, int32_t version, int64_t
 typedef void agent_chunk_fn(void *arg, struct str data, const struct err *err);
 int agent_file_get(struct pg *pg, struct uuid version_id, int32_t chunk, int64_t deadline_ms,
                    agent_chunk_fn *fn, void *arg, struct err *err);
+
+/* What a build found in the repository that it cloned. */
+int agent_describe(struct pg *pg, struct uuid version_id, const struct manifest *manifest, struct str commit,
+                   int64_t deadline_ms, agent_done_fn *fn, void *arg, struct err *err);
 
 /* Ends a build, once: a version that has left `building` stays as it is. A ready one begins to serve unless a
  * newer one serves already, or another was chosen since it was deployed (versions.h). */

@@ -566,7 +566,7 @@ def deploys():
     for t in ("", "text/plain", "application/zip", "multipart/form-data; boundary=x"):
         yield f"deploy as {t!r}", D(ok, type=t), 415, "unsupported_media_type", "application/gzip"
     yield "deploy by git", Request(path="/v1/agents", body=b'{"git_url": "x"}', headers=[("Content-Type", "application/json")]), 400, \
-        "unsupported_feature", "archive"
+        "missing_field", "name"
     yield "an archive over the limit", Request(path="/v1/agents?name=bad", headers=[
         ("Content-Type", "application/gzip"), ("Content-Length", 100 * MIB + 1)]), 413, "body_too_large", ""
 
