@@ -6,7 +6,7 @@
 
 #include "entry.h"
 #include "files.h"
-#include "multipart.h"
+#include "http/multipart.h"
 #include "sink.h"
 
 enum { MAX_FILES = 256 };

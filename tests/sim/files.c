@@ -2,7 +2,7 @@
  * newest of a sandbox are kept, in memory. */
 #include <stdlib.h>
 
-#include "multipart.h"
+#include "http/multipart.h"
 #include "sim.h"
 
 static void file_free(struct box *b, struct box_file *f)

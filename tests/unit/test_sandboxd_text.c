@@ -10,7 +10,7 @@
 
 #include "connect.h"
 #include "filter.h"
-#include "multipart.h"
+#include "http/multipart.h"
 
 /* ---- frames ---- */
 

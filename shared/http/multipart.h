@@ -1,6 +1,6 @@
 /* multipart/form-data (RFC 7578), in pieces. */
-#ifndef SANDBOXD_MULTIPART_H
-#define SANDBOXD_MULTIPART_H
+#ifndef HTTP_MULTIPART_H
+#define HTTP_MULTIPART_H
 
 #include <stdbool.h>
 

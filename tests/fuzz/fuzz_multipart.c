@@ -1,7 +1,7 @@
 /* Forms: a body gives the same parts whole as in pieces (the first byte is the pieces' size). */
 #include <stdlib.h>
 
-#include "multipart.h"
+#include "http/multipart.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,7 +3,7 @@
  * What is not yet decided stays in `work`: at most a delimiter's length of data, or the headers of a part.
  * The body is treated as if a line break stood before it, so that the first boundary looks like every other.
  */
-#include "multipart.h"
+#include "http/multipart.h"
 
 #include <stdlib.h>
 #include <string.h>
