@@ -273,6 +273,14 @@ static void set_method(struct http_transfer *t)
         curl_easy_setopt(t->easy, CURLOPT_CUSTOMREQUEST, method);
 }
 
+static int progress_cb(void *arg, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up)
+{
+    const struct http_transfer *t = arg;
+    (void)down_total, (void)down, (void)up_total;
+    t->call.on_sent(t->call.arg, up);
+    return 0;
+}
+
 static bool set_options(struct http_transfer *t, const char *url)
 {
     CURL *e = t->easy;
@@ -307,6 +315,11 @@ static bool set_options(struct http_transfer *t, const char *url)
         curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, t);
         curl_easy_setopt(e, CURLOPT_PROXY, "");
         curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    }
+    if (call->on_sent != NULL) {
+        curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, progress_cb);
+        curl_easy_setopt(e, CURLOPT_XFERINFODATA, t);
+        curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L);
     }
     if (call->http1)
         curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);

@@ -62,6 +62,8 @@ struct http_call {
     /* Called for each piece of a 2xx body instead of collecting it (other statuses are collected). Return
      * false to abort the transfer (done then gets ERR_CANCELED). */
     bool (*on_data)(void *arg, struct str piece);
+    /* How much of the body was sent so far, now and then; may be NULL. Must not call the client. */
+    void (*on_sent)(void *arg, int64_t sent);
     http_done_fn *done;
     void *arg;
 };

@@ -135,5 +135,11 @@ struct sandbox_request *e2b_write_file(struct provider *, const struct sandbox *
                                        int64_t, sandbox_done_fn *, void *);
 struct sandbox_request *e2b_read_file(struct provider *, const struct sandbox *, const char *, size_t,
                                       int64_t, sandbox_file_fn *, void *);
+struct sandbox_request *e2b_read_range(struct provider *, const struct sandbox *, const char *, int64_t,
+                                       size_t, int64_t, sandbox_file_fn *, void *);
+struct sandbox_request *e2b_stat(struct provider *, const struct sandbox *, const char *, int64_t,
+                                 sandbox_entries_fn *, void *); /* e2b_tree.c */
+struct sandbox_request *e2b_list_dir(struct provider *, const struct sandbox *, const char *, int, int64_t,
+                                     sandbox_entries_fn *, void *);
 
 #endif

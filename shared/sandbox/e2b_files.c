@@ -11,7 +11,8 @@ struct single {
     sandbox_done_fn *done;
     sandbox_file_fn *file; /* instead of done, when reading */
     void *arg;
-    char *body; /* owned; a multipart body */
+    char *body;     /* owned; a multipart body */
+    int64_t offset; /* of a range */
 };
 
 static void release(struct e2b_request *r)
@@ -37,6 +38,10 @@ static void on_single(struct e2b_request *r, const struct http_response *answer,
     struct sandbox_failure f = {0};
     if (!fine)
         f = e2b_failure(answer, err, true);
+    if (fine && s->offset > 0 && answer->status != 206) { /* ranges are not served: this is the beginning */
+        fine = false;
+        f = e2b_failure_make(ERR_PROTOCOL, RETRY_NEVER, "the sandbox does not serve ranges of files");
+    }
     if (s->file != NULL)
         s->file(s->arg, fine ? answer->body : STR(""), fine ? NULL : &f);
     else
@@ -46,7 +51,8 @@ static void on_single(struct e2b_request *r, const struct http_response *answer,
 
 /* Sends with the given path and body. */
 static struct sandbox_request *single_send(struct single *s, const struct sandbox *sandbox, const char *path,
-                                           struct http_call *call, const char *content_type)
+                                           struct http_call *call, const char *content_type,
+                                           const char *range)
 {
     struct buf url;
     buf_init(&url, URL_BYTES);
@@ -54,6 +60,8 @@ static struct sandbox_request *single_send(struct single *s, const struct sandbo
     e2b_data_headers(&h, sandbox);
     if (content_type != NULL)
         e2b_header(&h, "Content-Type", str_of(content_type));
+    if (range != NULL)
+        e2b_header(&h, "Range", str_of(range));
     call->url = path != NULL && e2b_data_url(s->r.e2b, sandbox, path, &url) ? buf_cstr(&url) : NULL;
     call->headers = h.list;
     call->timeout_ms = e2b_left_ms(&s->r);
@@ -72,7 +80,7 @@ static struct sandbox_request *rpc(struct provider *p, const struct sandbox *san
     struct sandbox_request *r = NULL;
     if (s != NULL) {
         struct http_call call = {.method = "POST", .body = buf_view(body), .max_body = FILE_ANSWER_BYTES};
-        r = single_send(s, sandbox, path, &call, "application/json");
+        r = single_send(s, sandbox, path, &call, "application/json", NULL);
     }
     buf_deinit(body);
     return r;
@@ -176,7 +184,23 @@ struct sandbox_request *e2b_write_file(struct provider *p, const struct sandbox 
     struct buf text;
     const char *at = files_path(sandbox, path, &text);
     const char *type = raw ? "application/octet-stream" : "multipart/form-data; boundary=" BOUNDARY;
-    struct sandbox_request *r = single_send(s, sandbox, at, &call, type);
+    struct sandbox_request *r = single_send(s, sandbox, at, &call, type, NULL);
+    buf_deinit(&text);
+    return r;
+}
+
+/* With a range: what is longer is cut. */
+static struct sandbox_request *read_part(struct single *s, const struct sandbox *sandbox, const char *path,
+                                         size_t max_bytes, sandbox_file_fn *fn, const char *range)
+{
+    if (s == NULL)
+        return NULL;
+    s->file = fn;
+    struct http_call call = {
+        .method = "GET", .max_body = max_bytes > 0 ? max_bytes : 1, .cut = range != NULL};
+    struct buf text;
+    const char *at = files_path(sandbox, path, &text);
+    struct sandbox_request *r = single_send(s, sandbox, at, &call, NULL, range);
     buf_deinit(&text);
     return r;
 }
@@ -184,14 +208,18 @@ struct sandbox_request *e2b_write_file(struct provider *p, const struct sandbox 
 struct sandbox_request *e2b_read_file(struct provider *p, const struct sandbox *sandbox, const char *path,
                                       size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *fn, void *arg)
 {
+    return read_part(single_new(p, deadline_ms, NULL, arg), sandbox, path, max_bytes, fn, NULL);
+}
+
+struct sandbox_request *e2b_read_range(struct provider *p, const struct sandbox *sandbox, const char *path,
+                                       int64_t offset, size_t bytes, int64_t deadline_ms, sandbox_file_fn *fn,
+                                       void *arg)
+{
     struct single *s = single_new(p, deadline_ms, NULL, arg);
-    if (s == NULL)
-        return NULL;
-    s->file = fn;
-    struct http_call call = {.method = "GET", .max_body = max_bytes > 0 ? max_bytes : 1};
-    struct buf text;
-    const char *at = files_path(sandbox, path, &text);
-    struct sandbox_request *r = single_send(s, sandbox, at, &call, NULL);
-    buf_deinit(&text);
-    return r;
+    char range[64];
+    snprintf(range, sizeof range, "bytes=%lld-%lld", (long long)offset,
+             (long long)offset + (long long)bytes - 1);
+    if (s != NULL)
+        s->offset = offset;
+    return read_part(s, sandbox, path, bytes, fn, range);
 }

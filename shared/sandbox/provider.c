@@ -58,6 +58,25 @@ struct sandbox_request *sandbox_read_file(struct provider *p, const struct sandb
     return p->ops->read_file(p, sandbox, path, max_bytes, deadline_ms, fn, arg);
 }
 
+struct sandbox_request *sandbox_read_range(struct provider *p, const struct sandbox *sandbox,
+                                           const char *path, int64_t offset, size_t bytes,
+                                           int64_t deadline_ms, sandbox_file_fn *fn, void *arg)
+{
+    return p->ops->read_range(p, sandbox, path, offset, bytes, deadline_ms, fn, arg);
+}
+
+struct sandbox_request *sandbox_stat(struct provider *p, const struct sandbox *sandbox, const char *path,
+                                     int64_t deadline_ms, sandbox_entries_fn *fn, void *arg)
+{
+    return p->ops->stat(p, sandbox, path, deadline_ms, fn, arg);
+}
+
+struct sandbox_request *sandbox_list_dir(struct provider *p, const struct sandbox *sandbox, const char *path,
+                                         int depth, int64_t deadline_ms, sandbox_entries_fn *fn, void *arg)
+{
+    return p->ops->list_dir(p, sandbox, path, depth, deadline_ms, fn, arg);
+}
+
 struct sandbox_request *sandbox_snapshot(struct provider *p, const struct sandbox *sandbox, const char *name,
                                          int64_t deadline_ms, sandbox_snapshot_fn *fn, void *arg)
 {

@@ -129,6 +129,27 @@ struct sandbox_request *sandbox_read_file(struct provider *p, const struct sandb
                                           size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *fn,
                                           void *arg);
 
+/* At most `bytes` of it from `offset` on: fewer where it ends. */
+struct sandbox_request *sandbox_read_range(struct provider *p, const struct sandbox *sandbox,
+                                           const char *path, int64_t offset, size_t bytes,
+                                           int64_t deadline_ms, sandbox_file_fn *fn, void *arg);
+
+enum sandbox_entry_kind { SANDBOX_FILE, SANDBOX_DIRECTORY, SANDBOX_OTHER /* symbolic links among them */ };
+struct sandbox_entry {
+    struct str path; /* absolute */
+    enum sandbox_entry_kind kind;
+    int64_t bytes; /* of a file */
+};
+/* Views are valid during the call. ERR_NOT_FOUND: there is nothing at that path. */
+typedef void sandbox_entries_fn(void *arg, const struct sandbox_entry *entries, size_t n,
+                                const struct sandbox_failure *failure);
+/* One entry: what is there. */
+struct sandbox_request *sandbox_stat(struct provider *p, const struct sandbox *sandbox, const char *path,
+                                     int64_t deadline_ms, sandbox_entries_fn *fn, void *arg);
+/* What is below a directory, `depth` levels of it; links are not followed. */
+struct sandbox_request *sandbox_list_dir(struct provider *p, const struct sandbox *sandbox, const char *path,
+                                         int depth, int64_t deadline_ms, sandbox_entries_fn *fn, void *arg);
+
 /* ---- snapshots ---- */
 
 typedef void sandbox_snapshot_fn(void *arg, const char *snapshot_id, const struct sandbox_failure *failure);

@@ -25,6 +25,13 @@ struct provider_ops {
                                           struct str data, int64_t deadline_ms, sandbox_done_fn *, void *);
     struct sandbox_request *(*read_file)(struct provider *, const struct sandbox *, const char *path,
                                          size_t max_bytes, int64_t deadline_ms, sandbox_file_fn *, void *);
+    struct sandbox_request *(*read_range)(struct provider *, const struct sandbox *, const char *path,
+                                          int64_t offset, size_t bytes, int64_t deadline_ms,
+                                          sandbox_file_fn *, void *);
+    struct sandbox_request *(*stat)(struct provider *, const struct sandbox *, const char *path,
+                                    int64_t deadline_ms, sandbox_entries_fn *, void *);
+    struct sandbox_request *(*list_dir)(struct provider *, const struct sandbox *, const char *path,
+                                        int depth, int64_t deadline_ms, sandbox_entries_fn *, void *);
     struct sandbox_request *(*snapshot)(struct provider *, const struct sandbox *, const char *name,
                                         int64_t deadline_ms, sandbox_snapshot_fn *, void *);
     struct sandbox_request *(*snapshot_delete)(struct provider *, const char *snapshot_id,

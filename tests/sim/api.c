@@ -431,6 +431,7 @@ static const struct {
     {"/process.Process/Start", program_start},     {"/process.Process/Connect", program_connect},
     {"/process.Process/List", program_list},       {"/process.Process/SendSignal", program_signal},
     {"/process.Process/SendInput", program_input}, {"/process.Process/CloseStdin", program_input},
+    {"/filesystem.Filesystem/Stat", file_stat},    {"/filesystem.Filesystem/ListDir", file_list},
 };
 
 static bool token_fits(const struct box *b, struct http_request *r)

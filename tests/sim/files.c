@@ -1,5 +1,6 @@
 /* Files: what was uploaded last is what a program reads that is given no input on its command line. The
  * newest of a sandbox are kept, in memory. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "http/multipart.h"
@@ -150,6 +151,21 @@ void file_post(struct box *b, struct http_request *r, struct str body)
     api_error(r, 400, "the upload is malformed, has no path, or is larger than the simulator keeps");
 }
 
+/* "bytes=a-b": what a client asks for that reads a file bit by bit. */
+static bool read_range(struct http_request *r, struct str *content)
+{
+    struct str range, from;
+    uint64_t a, b;
+    if (!http_header(r, "Range", &range) || !str_starts(range, STR("bytes=")))
+        return false;
+    range = str_make(range.p + 6, range.n - 6);
+    if (!str_split(&range, '-', &from) || !str_to_u64(from, &a) || !str_to_u64(range, &b) || b < a ||
+        a >= content->n)
+        return false;
+    *content = str_make(content->p + a, (size_t)(b < content->n ? b + 1 - a : content->n - a));
+    return true;
+}
+
 void file_get(struct box *b, struct http_request *r, struct str body)
 {
     (void)body;
@@ -157,8 +173,76 @@ void file_get(struct box *b, struct http_request *r, struct str body)
     struct err err = ERR_INIT;
     http_query_get(r, "path", &path, &err);
     struct box_file *f = find(b, path);
-    if (f == NULL)
+    if (f == NULL) {
         api_error(r, 404, "the simulator has no file but what was uploaded last");
-    else
-        answer(r, 200, "application/octet-stream", buf_view(&f->data));
+        return;
+    }
+    struct str content = buf_view(&f->data);
+    bool ranged = read_range(r, &content);
+    answer(r, ranged ? 206 : 200, "application/octet-stream", content);
+}
+
+/* ---- looking ---- */
+
+static void put_entry(struct json_writer *w, struct str path, bool directory, size_t bytes)
+{
+    char size[24];
+    snprintf(size, sizeof size, "%zu", bytes);
+    jw_object(w);
+    jw_kstr(w, "path", path);
+    jw_kcstr(w, "type", directory ? "FILE_TYPE_DIRECTORY" : "FILE_TYPE_FILE");
+    if (bytes > 0)
+        jw_kcstr(w, "size", size);
+    jw_object_end(w);
+}
+
+static bool is_below(struct str directory, const char *path)
+{
+    return str_starts(str_of(path), directory) && path[directory.n] == '/';
+}
+
+/* A directory is there when a file is below it. */
+void file_stat(struct box *b, struct http_request *r, struct str body)
+{
+    struct json *doc = json_parse(body, NULL);
+    struct str path = str_of(NULL);
+    struct buf out;
+    bool directory = false;
+    json_str(json_get(json_root(doc), "path"), &path);
+    const struct box_file *f = find(b, path);
+    for (size_t i = 0; i < b->file_count; i++)
+        directory = directory || is_below(path, b->files[i].path);
+    if (f == NULL && !directory) {
+        api_rpc_error(r, "not_found", "the simulator has no such file");
+    } else {
+        buf_init(&out, ANSWER_MAX_BYTES);
+        struct json_writer w = json_writer(&out);
+        jw_object(&w);
+        jw_key(&w, "entry");
+        put_entry(&w, path, f == NULL, f != NULL ? f->data.len : 0);
+        jw_object_end(&w);
+        api_json(r, 200, &out);
+    }
+    json_free(&doc);
+}
+
+/* Files only, however deep. */
+void file_list(struct box *b, struct http_request *r, struct str body)
+{
+    struct json *doc = json_parse(body, NULL);
+    struct str path = str_of(NULL);
+    struct buf out;
+    json_str(json_get(json_root(doc), "path"), &path);
+    buf_init(&out, ANSWER_MAX_BYTES);
+    struct json_writer w = json_writer(&out);
+    jw_object(&w);
+    jw_key(&w, "entries");
+    jw_array(&w);
+    for (size_t i = 0; i < b->file_count; i++)
+        if (is_below(path, b->files[i].path))
+            put_entry(&w, str_of(b->files[i].path), false, b->files[i].data.len);
+    jw_array_end(&w);
+    jw_object_end(&w);
+    api_json(r, 200, &out);
+    json_free(&doc);
 }

@@ -157,6 +157,8 @@ void programs_drop(struct box *b);
 /* ---- files.c ---- */
 void file_get(struct box *b, struct http_request *r, struct str body);
 void file_post(struct box *b, struct http_request *r, struct str body);
+void file_stat(struct box *b, struct http_request *r, struct str body);
+void file_list(struct box *b, struct http_request *r, struct str body);
 void files_drop(struct box *b);
 
 #endif
