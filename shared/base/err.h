@@ -33,6 +33,7 @@ enum err_retry {
     X(ERR_BAD_BATCH, "invalid_batch", 400, RETRY_NEVER, "Items of the batch cannot be accepted.")            \
     X(ERR_BAD_ARCHIVE, "invalid_archive", 400, RETRY_NEVER, "The archive cannot be used.")                   \
     X(ERR_BAD_MANIFEST, "invalid_manifest", 400, RETRY_NEVER, "agent.json cannot be used.")                  \
+    X(ERR_BAD_FILE, "invalid_file", 400, RETRY_NEVER, "A file of the submission cannot be accepted.")        \
     X(ERR_UNAUTHORIZED, "unauthorized", 401, RETRY_NEVER, "A valid API key is required.")                    \
     X(ERR_FORBIDDEN, "forbidden", 403, RETRY_NEVER, "The API key does not allow this.")                      \
     X(ERR_NOT_FOUND, "not_found", 404, RETRY_NEVER, "There is no such resource.")                            \
@@ -55,6 +56,7 @@ enum err_retry {
     X(ERR_SECRET_TOO_LARGE, "secret_too_large", 413, RETRY_NEVER,                                            \
       "The value or environment exceeds the limit.")                                                         \
     X(ERR_SECRETS_FULL, "too_many_secrets", 409, RETRY_NEVER, "The agent has as many secrets as it may.")    \
+    X(ERR_FILES_TOO_LARGE, "files_too_large", 413, RETRY_NEVER, "The files exceed the limit.")               \
     X(ERR_URI_TOO_LONG, "uri_too_long", 414, RETRY_NEVER, "The request target exceeds the limit.")           \
     X(ERR_MEDIA_TYPE, "unsupported_media_type", 415, RETRY_NEVER, "The content type is not supported here.") \
     X(ERR_RANGE, "range_not_satisfiable", 416, RETRY_NEVER, "The range lies outside the content.")           \
@@ -97,6 +99,8 @@ enum err_retry {
     X(ERR_JOB_SECRET, "secret_unreadable", 200, RETRY_NEVER,                                                 \
       "A secret or environment of the job cannot be opened.")                                                \
     X(ERR_JOB_POISON, "poison", 200, RETRY_NEVER, "The job brought executors down and is not tried again.")  \
+    X(ERR_JOB_FILE_EXISTS, "file_exists", 200, RETRY_NEVER,                                                  \
+      "A file of the submission has the path of one of the agent's own.")                                    \
     X(ERR_JOB_BUILD, "build_failed", 200, RETRY_NEVER, "The agent's build failed.")                          \
     X(ERR_JOB_CLONE, "clone_failed", 200, RETRY_NEVER, "The repository could not be cloned.")                \
     X(ERR_JOB_ENTRY, "entry_missing", 200, RETRY_NEVER, "The agent's entry is not there.")                   \

@@ -76,6 +76,13 @@ struct inv_attempt_end {
     int64_t queue_left_ms; /* of the queue limit */
 };
 
+/* What a program says it used. */
+struct inv_cost {
+    bool has_input, has_output, has_cost;
+    int64_t input_tokens, output_tokens;
+    double cost_usd;
+};
+
 enum inv_verdict { INV_SETTLE, INV_RETRY };
 
 /* The wait after an attempt: exponential with full jitter, that is anything from 0 to 1 s doubling to 60 s by

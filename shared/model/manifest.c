@@ -434,16 +434,13 @@ int manifest_read(struct str text, struct manifest *out, struct err *err)
 
 int manifest_check(const struct manifest *m, struct err *err)
 {
-    static const char size[] = "cannot be kept: sandboxes have what their template was made with",
-                      coming[] = "is not available in this version";
+    static const char size[] = "cannot be kept: sandboxes have what their template was made with";
     const struct {
         bool stated;
         const char *key, *why;
     } rows[] = {
         {m->memory_mb > 0, "memory_mb", size},
         {m->cpus > 0, "cpus", size},
-        {m->artifacts[0] != '\0', "artifacts", coming},
-        {m->usage != USAGE_NONE, "usage", coming},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].stated)

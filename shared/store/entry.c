@@ -6,6 +6,7 @@
 /* An entry with an environment has another number, for the sake of executors from before: they shall refuse
  * it, not run it without. */
 enum { ENTRY_VERSION = 3, ENTRY_VERSION_ENV = 4 };
+enum { HAS_PROMPT = 1, HAS_FILES = 2 };
 
 static void put(struct buf *b, uint64_t v, size_t bytes)
 {
@@ -90,7 +91,9 @@ bool entry_encode(const struct entry *e, struct buf *out)
         put(out, e->trace.flags, 1);
     }
     put(out, e->prompt_bytes, 4);
-    put(out, e->prompt_inline ? 1 : 0, 1);
+    put(out, (uint64_t)(e->prompt_inline ? HAS_PROMPT : 0) | (uuid_is_zero(e->files) ? 0 : HAS_FILES), 1);
+    if (!uuid_is_zero(e->files))
+        buf_append(out, e->files.b, sizeof e->files.b);
     if (e->prompt_inline)
         buf_str(out, e->prompt);
     return !out->failed;
@@ -127,9 +130,13 @@ bool entry_decode(struct str body, struct entry *e)
     e->ready.us = (int64_t)get(&r, 8);
     get_trace(&r, &e->trace);
     e->prompt_bytes = (uint32_t)get(&r, 4);
-    uint64_t with_prompt = get(&r, 1);
-    r.bad = r.bad || with_prompt > 1;
-    e->prompt_inline = with_prompt == 1;
+    uint64_t has = get(&r, 1);
+    r.bad = r.bad || has > (HAS_PROMPT | HAS_FILES);
+    e->prompt_inline = (has & HAS_PROMPT) != 0;
+    if ((has & HAS_FILES) != 0) {
+        e->files = get_uuid(&r);
+        r.bad = r.bad || uuid_is_zero(e->files);
+    }
     e->prompt = str_make((const char *)r.p, r.left);
     if (r.bad || !plausible(e))
         return false;

@@ -32,13 +32,14 @@ struct entry {
     wall_t queue_deadline; /* not started by then: expired */
     wall_t ready;          /* when it could first have run: created, or a retry's not_before */
     struct traceparent trace;
-    bool env; /* an environment came with it: sealed, in PostgreSQL */
+    bool env;          /* an environment came with it: sealed, in PostgreSQL */
+    struct uuid files; /* the set that came along (store/files.h); zero: none */
     uint32_t prompt_bytes;
     bool prompt_inline; /* prompt holds it; else it is in PostgreSQL */
     struct str prompt;  /* a view into the decoded body */
 };
 
-enum { ENTRY_MAX_BYTES = INV_ENTRY_PROMPT_BYTES + 256 };
+enum { ENTRY_MAX_BYTES = INV_ENTRY_PROMPT_BYTES + 272 };
 
 /* Appends; false when out is full. */
 bool entry_encode(const struct entry *e, struct buf *out);

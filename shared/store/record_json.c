@@ -6,6 +6,7 @@
 
 #include "json/writer.h"
 #include "store/record_attempts.h"
+#include "store/record_files.h"
 
 enum inv_state record_waiting_state(const struct record *r, wall_t now)
 {
@@ -97,9 +98,13 @@ static void write_usage(struct json_writer *w, const struct record *r)
     write_count(w, "sandbox_ms", r->has_usage, r->sandbox_ms);
     write_count(w, "cpu_ms", r->has_usage, r->cpu_ms);
     write_count(w, "peak_memory_bytes", r->has_usage, r->peak_memory_bytes);
-    jw_knull(w, "input_tokens");
-    jw_knull(w, "output_tokens");
-    jw_knull(w, "cost_usd");
+    write_count(w, "input_tokens", r->has_usage, r->input_tokens);
+    write_count(w, "output_tokens", r->has_usage, r->output_tokens);
+    jw_key(w, "cost_usd");
+    if (r->has_usage && r->cost_usd >= 0)
+        jw_double(w, r->cost_usd);
+    else
+        jw_null(w);
     jw_object_end(w);
 }
 
@@ -154,6 +159,10 @@ static void write_record(const struct record *r, const struct live_state *live, 
     jw_kint(&w, "prompt_size", r->prompt_bytes);
     write_output(&w, r, form);
     write_url(&w, "logs_url", r->id, "logs");
+    if (form == FULL)
+        record_files_write(r, &w);
+    if (form != BRIEF)
+        record_artifacts_write(r, &w);
     write_exit(&w, r);
     write_error(&w, r);
     jw_key(&w, "metadata");

@@ -29,6 +29,6 @@ void record_write_result(const struct record *r, struct buf *out);
 /* The state of an open record that Redis does not know: it waits in PostgreSQL. */
 enum inv_state record_waiting_state(const struct record *r, wall_t now);
 
-enum { RECORD_JSON_BYTES = 512 * 1024 };
+enum { RECORD_JSON_BYTES = 1280 * 1024 };
 
 #endif

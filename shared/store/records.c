@@ -22,7 +22,7 @@
     ", r.logs_bytes, r.logs_truncated, r.started_at, r.finished_at, coalesce(r.output_redacted, false)"
 #define USAGE_COLUMNS                                                                         \
     "u.queue_ms, u.sandbox_start_ms, u.run_ms, u.sandbox_ms, u.cpu_ms, u.peak_memory_bytes, " \
-    "u.sandbox, coalesce(u.boot, r.executor)"
+    "u.sandbox, coalesce(u.boot, r.executor), u.input_tokens, u.output_tokens, u.cost_usd"
 
 #define FROM_INVOCATIONS                                                                       \
     " FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) "                                  \
@@ -39,23 +39,29 @@
     "JOIN LATERAL (SELECT slug FROM agents g WHERE g.id = i.agent OFFSET 0) g ON true"
 
 #define CANCELED "EXISTS (SELECT FROM cancels c WHERE c.id = i.id AND c.id BETWEEN $3 AND $4)"
-#define SELECT(prompt, canceled, output, logs)                                            \
+#define FILES                                                                    \
+    "CASE WHEN i.files IS NOT NULL THEN sandpiper_files(i.files, 0::int2) END, " \
+    "CASE WHEN r.artifacts > 0 THEN sandpiper_files(i.id, r.attempt) END"
+#define NO_FILES "NULL::text, NULL::text"
+#define SELECT(prompt, canceled, output, logs, files)                                     \
     "SELECT " COLUMNS(prompt) ", " canceled ", a.attempt, a.not_before, " RESULT_COLUMNS( \
-        output, logs) ", " USAGE_COLUMNS ", " RECORD_ATTEMPTS_SQL FROM_INVOCATIONS
+        output, logs) ", " USAGE_COLUMNS ", " RECORD_ATTEMPTS_SQL                         \
+                      ", coalesce(r.artifacts_truncated, false), " files FROM_INVOCATIONS
 
 static const char sql_records[] =
-    SELECT("i.prompt", CANCELED, "r.output", "r.logs") "LEFT " JOIN_RESULTS JOIN_REST;
+    SELECT("i.prompt", CANCELED, "r.output", "r.logs", FILES) "LEFT " JOIN_RESULTS JOIN_REST;
 static const char sql_brief[] =
-    SELECT("NULL::bytea", CANCELED, "NULL::bytea", "NULL::bytea") "LEFT " JOIN_RESULTS JOIN_REST;
+    SELECT("NULL::bytea", CANCELED, "NULL::bytea", "NULL::bytea", NO_FILES) "LEFT " JOIN_RESULTS JOIN_REST;
 /* For results of batches: what the caller sent is not sent back. */
 static const char sql_results[] =
-    SELECT("NULL::bytea", "false", "r.output", "NULL::bytea") JOIN_RESULTS JOIN_REST;
+    SELECT("NULL::bytea", "false", "r.output", "NULL::bytea", FILES) JOIN_RESULTS JOIN_REST;
 /* Of those that have ended, with small outputs only. */
 static const char sql_event[] =
-    SELECT("NULL::bytea", "false", "CASE WHEN r.output_bytes <= 8192 THEN r.output END", "NULL::bytea")
+    SELECT("NULL::bytea", "false", "CASE WHEN r.output_bytes <= 8192 THEN r.output END", "NULL::bytea", FILES)
         JOIN_RESULTS JOIN_REST;
 /* Of those that have ended: nothing is being canceled any more. */
-static const char sql_ended[] = SELECT("i.prompt", "false", "r.output", "r.logs") JOIN_RESULTS JOIN_REST;
+static const char sql_ended[] =
+    SELECT("i.prompt", "false", "r.output", "r.logs", FILES) JOIN_RESULTS JOIN_REST;
 static const char sql_which_ended[] =
     "SELECT w.id FROM unnest($1::uuid[], $2::int4[]) AS w (id, tenant) "
     "JOIN LATERAL (SELECT tenant FROM results r WHERE r.id = w.id AND r.id BETWEEN $3 AND $4 OFFSET 0) r "
@@ -101,7 +107,13 @@ enum column {
     C_PEAK,
     C_SANDBOX,
     C_EXECUTOR,
+    C_INPUT_TOKENS,
+    C_OUTPUT_TOKENS,
+    C_COST,
     C_ATTEMPTS,
+    C_ARTIFACTS_TRUNCATED,
+    C_FILES,
+    C_ARTIFACTS,
 };
 
 static int64_t count_or_minus(const struct pg_result *r, int row, int col)
@@ -129,6 +141,8 @@ static void read_result(const struct pg_result *r, int row, struct record *out)
     out->logs_truncated = pg_get_bool(r, row, C_LOGS_TRUNCATED);
     out->started_at = pg_is_null(r, row, C_STARTED) ? (wall_t){0} : pg_get_time(r, row, C_STARTED);
     out->finished_at = pg_get_time(r, row, C_FINISHED);
+    out->artifacts = pg_get_str(r, row, C_ARTIFACTS);
+    out->artifacts_truncated = pg_get_bool(r, row, C_ARTIFACTS_TRUNCATED);
 }
 
 static void read_usage(const struct pg_result *r, int row, struct record *out)
@@ -140,6 +154,9 @@ static void read_usage(const struct pg_result *r, int row, struct record *out)
     out->sandbox_ms = count_or_minus(r, row, C_SANDBOX_MS);
     out->cpu_ms = count_or_minus(r, row, C_CPU_MS);
     out->peak_memory_bytes = count_or_minus(r, row, C_PEAK);
+    out->input_tokens = count_or_minus(r, row, C_INPUT_TOKENS);
+    out->output_tokens = count_or_minus(r, row, C_OUTPUT_TOKENS);
+    out->cost_usd = pg_is_null(r, row, C_COST) ? -1 : pg_get_float8(r, row, C_COST);
     out->sandbox = pg_get_str(r, row, C_SANDBOX);
     out->executor = pg_get_uuid(r, row, C_EXECUTOR);
 }
@@ -163,6 +180,7 @@ static void read_record(const struct pg_result *r, int row, struct record *out)
                            .retry_of = pg_get_uuid(r, row, C_RETRY_OF),
                            .canceling = pg_get_bool(r, row, C_CANCEL),
                            .attempts = pg_get_str(r, row, C_ATTEMPTS),
+                           .files = pg_get_str(r, row, C_FILES),
                            .attempt = 1};
     if (!pg_is_null(r, row, C_ATTEMPT)) {
         out->attempt = pg_get_int2(r, row, C_ATTEMPT);

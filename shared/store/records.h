@@ -33,6 +33,7 @@ struct record {
     int16_t attempt;        /* the newest allocated */
     wall_t not_before;      /* of the newest attempt, 0 for the first */
     struct str attempts;    /* record_attempts.h; empty: one at most */
+    struct str files;       /* record_files.h; empty: none came along, or not asked for */
 
     enum inv_state state; /* an ended state, or INV_NONE */
     int16_t result_attempt;
@@ -48,11 +49,15 @@ struct record {
     int64_t logs_bytes;
     bool logs_truncated;
     wall_t started_at, finished_at;
+    struct str artifacts;     /* record_files.h; empty: none, or not asked for */
+    bool artifacts_truncated; /* some were left out */
 
     struct uuid executor; /* of the attempt that gave the result; zero: nobody ran it */
     struct str sandbox;   /* empty: it held none */
     bool has_usage;       /* of that attempt */
     int64_t queue_ms, sandbox_start_ms, run_ms, sandbox_ms, cpu_ms, peak_memory_bytes; /* -1: not known */
+    int64_t input_tokens, output_tokens;                                               /* -1: not reported */
+    double cost_usd;                                                                   /* below 0: the same */
 };
 
 struct record_key {

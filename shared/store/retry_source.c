@@ -14,7 +14,7 @@ static const char sql_source[] =
     "('x' || left(replace(i.id::text, '-', ''), 12))::bit(48)::int8) / 1000), 1)::int8 * 1000 END, "
     "i.max_attempts, i.retry_on, i.prompt, i.prompt_bytes, i.metadata, i.traceparent, r.status, h.url, "
     "h.lane, "
-    "h.key_id, h.secret, e.key_id, e.sealed FROM invocations i JOIN agents g ON g.id = i.agent "
+    "h.key_id, h.secret, e.key_id, e.sealed, i.files FROM invocations i JOIN agents g ON g.id = i.agent "
     "LEFT JOIN results r ON r.id = i.id AND r.id = $1 LEFT JOIN webhook_hooks h ON h.id = i.id AND h.id = $1 "
     "LEFT JOIN invocation_env e ON e.id = i.id AND e.id = $1 AND i.env "
     "LEFT JOIN attempts s ON s.id = i.id AND s.id = $1 AND s.attempt = 1 WHERE i.id = $1 AND i.tenant = $2";
@@ -52,7 +52,8 @@ static void reply_source(void *arg, const struct pg_result *r, const struct err 
                                   .traceparent = pg_get_str(r, 0, 11),
                                   .state = (enum inv_state)pg_get_int2(r, 0, 12),
                                   .env_key = pg_get_str(r, 0, 17),
-                                  .env = pg_get_str(r, 0, 18)};
+                                  .env = pg_get_str(r, 0, 18),
+                                  .files = pg_get_uuid(r, 0, 19)};
         s.hooked = read_hook(r, &s.hook);
     }
     ((retry_source_fn *)c->fn)(c->arg, found ? &s : NULL, err);

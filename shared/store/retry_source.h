@@ -25,6 +25,7 @@ struct retry_source {
     struct str metadata, traceparent; /* empty: none */
     enum inv_state state;             /* INV_NONE: it has not ended */
     struct str env, env_key;          /* sealed; env empty: none */
+    struct uuid files;                /* zero: none came along */
     bool hooked;
     struct webhook_hook hook;
 };

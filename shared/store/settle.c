@@ -24,28 +24,31 @@ struct settler {
 static const char sql[] =
     "WITH d AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::uuid[], $5::int2[], $6::int4[], "
     "$7::text[], $8::text[], $9::text[], $10::bytea[], $11::int8[], $12::bool[], $13::bytea[], $14::int8[], "
-    "$15::bool[], $16::timestamptz[], $17::timestamptz[], $40::uuid[], $44::bool[]) AS d (id, tenant, "
+    "$15::bool[], $16::timestamptz[], $17::timestamptz[], $40::uuid[], $44::bool[], $45::int2[], "
+    "$46::bool[]) AS d (id, tenant, "
     "attempt, boot, "
     "status, "
     "exit_code, "
     "signal, error_code, error_message, output, output_bytes, output_truncated, logs, logs_bytes, "
     "logs_truncated, "
-    "started_at, finished_at, executor, output_redacted)), "
+    "started_at, finished_at, executor, output_redacted, artifacts, artifacts_truncated)), "
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at, "
-    "executor, output_redacted) "
+    "executor, output_redacted, artifacts, artifacts_truncated) "
     "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, tenant, status), " SQL_BATCH_ENDED
         WEBHOOK_OUTBOX_SQL(
             "$37",
             "$38") "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, "
                    "sandbox_start_ms, run_ms, "
-                   "sandbox_ms, cpu_ms, peak_memory_bytes, started_at) SELECT * FROM unnest($18::uuid[], "
+                   "sandbox_ms, cpu_ms, peak_memory_bytes, started_at, input_tokens, output_tokens, "
+                   "cost_usd) SELECT * FROM unnest($18::uuid[], "
                    "$19::int2[], "
                    "$20::int4[], "
                    "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], "
                    "$27::int8[], $28::int8[], "
-                   "$29::int8[], $41::timestamptz[]) ON CONFLICT (id, attempt) DO NOTHING), "
+                   "$29::int8[], $41::timestamptz[], $47::int8[], $48::int8[], $49::float8[]) ON CONFLICT "
+                   "(id, attempt) DO NOTHING), "
                    "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], "
                    "$34::text[], "
                    "$35::int2[], "
@@ -107,6 +110,14 @@ static void put_executor(struct pg_params *p, const struct outcome *o, bool want
         pg_put_uuid(p, o->executor);
     else
         pg_put_null(p, PG_UUID);
+}
+
+static void put_cost(struct pg_params *p, const struct outcome *o)
+{
+    if (o->cost.has_cost)
+        pg_put_float8(p, o->cost.cost_usd);
+    else
+        pg_put_null(p, PG_FLOAT8);
 }
 
 static void put_exit_code(struct pg_params *p, const struct outcome *o)
@@ -183,6 +194,13 @@ static void encode_attempts(struct pg_params *p, struct writer_row *const *rows,
 #undef NEXT
 }
 
+static void encode_cost(struct pg_params *p, struct writer_row *const *rows, size_t n)
+{
+    COLUMN(PG_INT8, o->has_usage, put_count_or_null(p, o->cost.has_input ? o->cost.input_tokens : -1));
+    COLUMN(PG_INT8, o->has_usage, put_count_or_null(p, o->cost.has_output ? o->cost.output_tokens : -1));
+    COLUMN(PG_FLOAT8, o->has_usage, put_cost(p, o));
+}
+
 static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n, bool large)
 {
     (void)large;
@@ -198,6 +216,9 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     COLUMN(PG_TIMESTAMPTZ, o->what == OUTCOME_RETRY, pg_put_time(p, o->finished_at));
     COLUMN(PG_BOOL, o->what == OUTCOME_RESULT,
            o->output_redacted ? pg_put_bool(p, true) : pg_put_null(p, PG_BOOL));
+    COLUMN(PG_INT2, o->what == OUTCOME_RESULT, pg_put_int2(p, o->artifacts));
+    COLUMN(PG_BOOL, o->what == OUTCOME_RESULT, pg_put_bool(p, o->artifacts_truncated));
+    encode_cost(p, rows, n);
 }
 
 /* The answer's rows in any order; the group is sorted by id. */

@@ -46,6 +46,8 @@ struct outcome {
     struct str logs;
     int64_t logs_bytes;
     bool logs_truncated;
+    int16_t artifacts; /* in the set of this attempt, stored before (store/files.h) */
+    bool artifacts_truncated;
 
     /* OUTCOME_RETRY: the attempt after this one */
     wall_t not_before;
@@ -57,6 +59,7 @@ struct outcome {
     struct str sandbox;
     int64_t queue_ms, sandbox_start_ms, run_ms, sandbox_ms;
     int64_t cpu_ms, peak_memory_bytes; /* -1: not known */
+    struct inv_cost cost;              /* what the program itself told of its usage */
 
     /* answer */
     bool won;    /* RESULT: this outcome is on record; RETRY: the next attempt is ours to queue */

@@ -54,8 +54,8 @@ static const char sql_large[] =
     "WITH " CHUNKS_GIVEN CHUNKS_COPIED CHUNKS_END "h AS (INSERT INTO webhook_hooks (" WEBHOOK_HOOK_COLUMNS
     ") SELECT * FROM " HOOK_ARRAYS " ON CONFLICT DO NOTHING), " START_INSERT
     " ON CONFLICT DO NOTHING), " ENV_INSERT " ON CONFLICT DO NOTHING) "
-    "INSERT INTO invocations (" INVOCATION_COLUMNS ", retry_of, env) SELECT * FROM " INVOCATION_ARRAYS
-    ", $27::uuid[], $36::bool[]) ON CONFLICT (id) DO NOTHING";
+    "INSERT INTO invocations (" INVOCATION_COLUMNS ", retry_of, env, files) SELECT * FROM " INVOCATION_ARRAYS
+    ", $27::uuid[], $36::bool[], $37::uuid[]) ON CONFLICT (id) DO NOTHING";
 
 static const struct submission *sub_of(const struct writer_row *row)
 {
@@ -213,6 +213,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     put_starts(p, rows, n);
     put_retries(p, rows, n);
     put_environments(p, rows, n);
+    COLUMN(PG_UUID, put_uuid_or_null(p, s->files));
 }
 
 static void group_done(void *arg, struct writer_row *row, const struct err *err)
@@ -257,7 +258,7 @@ void submitter_free(struct submitter **s)
 #define ONLY_OURS " WHERE EXISTS (SELECT FROM k)"
 static const char sql_keyed[] =
     "WITH k AS (INSERT INTO idempotency AS o (tenant, key, fingerprint, invocation, expires_at) "
-    "SELECT t, $37, $38, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
+    "SELECT t, $38, $39, i, now() + interval '24 hours' FROM unnest($1::uuid[], $2::int4[]) AS x (i, t) "
     "ON CONFLICT (tenant, key) DO UPDATE SET fingerprint = excluded.fingerprint, invocation = "
     "excluded.invocation, "
     "expires_at = excluded.expires_at WHERE o.expires_at < now() RETURNING invocation), " CHUNKS_GIVEN
@@ -265,8 +266,8 @@ static const char sql_keyed[] =
     ") SELECT * FROM " HOOK_ARRAYS ONLY_OURS " ON CONFLICT DO NOTHING), " START_INSERT ONLY_OURS
     " ON CONFLICT DO NOTHING), " ENV_INSERT ONLY_OURS
     " ON CONFLICT DO NOTHING) INSERT INTO invocations (" INVOCATION_COLUMNS
-    ", retry_of, env) SELECT * FROM " INVOCATION_ARRAYS ", $27::uuid[], $36::bool[])" ONLY_OURS
-    " ON CONFLICT (id) DO NOTHING";
+    ", retry_of, env, files) SELECT * FROM " INVOCATION_ARRAYS
+    ", $27::uuid[], $36::bool[], $37::uuid[])" ONLY_OURS " ON CONFLICT (id) DO NOTHING";
 
 static const char sql_key_owner[] =
     "SELECT invocation, fingerprint FROM idempotency WHERE tenant = $1 AND key = $2";
@@ -384,8 +385,8 @@ int submit_put(struct submitter *s, struct submission *sub, int64_t deadline_ms,
     sub->row.deadline = mono_add_ms(loop_now(s->loop), deadline_ms);
     sub->row.bytes = (size_t)submission_prompt_bytes(sub) + sub->metadata.n + 160 +
                      (sub->hook != NULL ? sub->hook->url.n + 200 : 0) + sub->env.n;
-    sub->row.is_large =
-        sub->hook != NULL || sub->env.n > 0 || sub->not_before.us != 0 || !uuid_is_zero(sub->retry_of);
+    sub->row.is_large = sub->hook != NULL || sub->env.n > 0 || sub->not_before.us != 0 ||
+                        !uuid_is_zero(sub->retry_of) || !uuid_is_zero(sub->files);
     sub->replayed = false;
     if (sub->idempotency_key.n > 0)
         return keyed_put(s, sub, err);

@@ -32,6 +32,7 @@ struct submission {
     struct str prompt;
     struct uuid retry_of;  /* the ended invocation that it repeats; zero: none */
     int32_t prompt_copied; /* bytes of its large prompt, which is copied in the database; else 0 */
+    struct uuid files;     /* the set that came along, stored before (store/files.h); zero: none */
     struct str metadata;   /* JSON text; empty: none */
     struct traceparent trace;
     wall_t not_before;          /* 0: at once; queue_timeout_ms then covers the time until it, too */

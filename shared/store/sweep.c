@@ -17,7 +17,7 @@
     "i.id "                                                                                                 \
     "AND o.reason IN ('failed', 'out_of_memory', 'run_timeout')) END, i.batch IS NOT NULL, i.traceparent, " \
     "CASE WHEN a.blames > 0 THEN (SELECT count(*)::int2 FROM attempts o WHERE o.id = i.id AND o.reason = "  \
-    "'" SWEEP_CRASHED "') ELSE 0::int2 END, coalesce(i.env, false)"
+    "'" SWEEP_CRASHED "') ELSE 0::int2 END, coalesce(i.env, false), i.files"
 /* Whether it lies beyond its batch's cursor, or waits behind it for its time: then it is open, and nothing
  * may be enqueued of it. */
 #define SWEEP_UNFED                                                                                          \
@@ -72,7 +72,7 @@ static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
                               .canceling = pg_get_bool(r, i, 12),
                               .batched = pg_get_bool(r, i, 18),
                               .crashes = pg_get_int2(r, i, 20),
-                              .unfed = pg_get_bool(r, i, 22)};
+                              .unfed = pg_get_bool(r, i, 23)};
     struct entry *e = &out->job;
     *e = (struct entry){.kind = ENTRY_INVOCATION,
                         .id = pg_get_uuid(r, i, 0),
@@ -90,7 +90,8 @@ static void read_row(const struct pg_result *r, int i, struct sweep_row *out)
                         .reruns = pg_get_int2(r, i, 15),
                         .blames = pg_get_int2(r, i, 16),
                         .own = pg_get_int2(r, i, 17),
-                        .env = pg_get_bool(r, i, 21)};
+                        .env = pg_get_bool(r, i, 21),
+                        .files = pg_get_uuid(r, i, 22)};
     traceparent_parse(pg_get_str(r, i, 19), &e->trace);
     wall_t created = uuid_time(e->id);
     e->queue_deadline.us = created.us + pg_get_int8(r, i, 6) * 1000;

@@ -32,6 +32,7 @@ static struct entry sample(struct str prompt, bool prompt_inline)
                                     .trace_id = {prompt_inline, 2, 3},
                                     .parent_id = {[7] = prompt_inline},
                                     .flags = prompt_inline},
+                          .files = {.b = {[3] = prompt_inline}},
                           .prompt_bytes = prompt_inline ? (uint32_t)prompt.n : 4u * 1024 * 1024,
                           .prompt_inline = prompt_inline,
                           .prompt = prompt_inline ? prompt : str_of(NULL)};
@@ -56,6 +57,7 @@ static void same(const struct entry *a, const struct entry *b)
     assert_int_equal(a->trace.present, b->trace.present);
     if (a->trace.present)
         assert_memory_equal(&a->trace, &b->trace, sizeof a->trace);
+    assert_true(uuid_eq(a->files, b->files));
     assert_int_equal(a->prompt_bytes, b->prompt_bytes);
     assert_int_equal(a->prompt_inline, b->prompt_inline);
     assert_true(str_eq(a->prompt, b->prompt));
