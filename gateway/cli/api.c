@@ -163,6 +163,12 @@ static bool on_piece(void *arg, struct str piece)
     return x->request->on_data(x->request->arg, piece);
 }
 
+static void on_sent(void *arg, int64_t sent)
+{
+    const struct exchange *x = arg;
+    x->request->on_sent(x->request->sent_arg, sent);
+}
+
 static void on_done(void *arg, const struct http_response *response, const struct err *err)
 {
     struct exchange *x = arg;
@@ -204,6 +210,7 @@ static int start(struct exchange *x, const struct api_request *q, struct http_tr
                                                                      : DEFAULT_TIMEOUT_MS,
                                    .idle_timeout_ms = q->idle_ms,
                                    .on_data = q->on_data != NULL ? on_piece : NULL,
+                                   .on_sent = q->on_sent != NULL ? on_sent : NULL,
                                    .done = on_done,
                                    .arg = x};
     *t = http_call(cli->http, &call, err);

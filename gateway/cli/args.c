@@ -93,13 +93,13 @@ static int unknown_option(const struct parser *p, const char *command, const cha
     return cli_error("unknown option %s; see sandpiper %s --help", given, command);
 }
 
-/* -f stands for --follow where there is one. */
-static int take_follow(struct parser *p, const char *command)
+/* -f stands for --follow and -o for --output, where there is one. */
+static int take_short(struct parser *p, const char *command, bool follow, const char *value)
 {
     for (int i = 0; i < p->count; i++)
-        if (strcmp(p->rows[i].name, "follow") == 0)
-            return take(&p->rows[i], NULL);
-    return unknown_option(p, command, "-f");
+        if (strcmp(p->rows[i].name, follow ? "follow" : "output") == 0)
+            return take(&p->rows[i], value);
+    return unknown_option(p, command, follow ? "-f" : "-o");
 }
 
 /* 0, or the exit status. */
@@ -108,12 +108,12 @@ static int parse_options(struct parser *p, int argc, char **argv)
     int code;
     optind = 0; /* GNU: start afresh */
     opterr = 0;
-    while ((code = getopt_long(argc, argv, ":hf", p->longs, NULL)) != -1) {
+    while ((code = getopt_long(argc, argv, ":hfo:", p->longs, NULL)) != -1) {
         int status = 0;
         if (code == 'h')
             p->help = true;
-        else if (code == 'f')
-            status = take_follow(p, argv[0]);
+        else if (code == 'f' || code == 'o')
+            status = take_short(p, argv[0], code == 'f', optarg);
         else if (code == ':')
             status = cli_error("%s needs an argument", argv[optind - 1]);
         else if (code == '?')

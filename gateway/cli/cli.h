@@ -49,6 +49,7 @@ int command_completions(struct cli *cli, int argc, char **argv);
 int command_open(struct cli *cli, int argc, char **argv);
 int command_deploy(struct cli *cli, int argc, char **argv);
 int command_invoke(struct cli *cli, int argc, char **argv);
+int command_artifacts(struct cli *cli, int argc, char **argv);
 int command_get(struct cli *cli, int argc, char **argv);
 int command_cancel(struct cli *cli, int argc, char **argv);
 int command_retry(struct cli *cli, int argc, char **argv);
@@ -69,7 +70,7 @@ enum cli_option_kind {
     CLI_LIST
 };
 
-enum { CLI_LIST_MAX = 64 };
+enum { CLI_LIST_MAX = 100 };
 struct cli_list {
     const char *items[CLI_LIST_MAX];
     int count;
@@ -140,7 +141,8 @@ struct api_request {
     int64_t idle_ms;    /* instead, for streams: silent for so long */
     enum api_retry retry;
     bool (*on_data)(void *arg, struct str piece); /* takes a 2xx body piece by piece */
-    void *arg;
+    void (*on_sent)(void *arg, int64_t sent);     /* of the body, now and then */
+    void *arg, *sent_arg;
 };
 
 /* Runs until the answer is there. Deinit the reply in every case. */

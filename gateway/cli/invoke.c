@@ -10,10 +10,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "attach.h"
 #include "base/id.h"
 #include "cli.h"
 #include "follow.h"
 #include "json/writer.h"
+#include "progress.h"
 
 enum {
     PROMPT_MAX = 4 << 20,
@@ -21,6 +23,7 @@ enum {
     WAIT_S = 25,
     MARGIN_MS = 15000,
     OUTPUT_MS = 600000,
+    UPLOAD_MS = 1200000, /* of what is attached */
     PATH_BYTES = 160,
 };
 
@@ -29,7 +32,9 @@ struct invoke {
     const char *agent, *prompt, *key, *priority, *not_before;
     int64_t timeout_s;
     char begin[CLI_WHEN_BYTES]; /* not_before as a time: the same when it is sent again */
-    struct cli_list metadata;
+    struct cli_list metadata, attach;
+    struct attach_form form; /* of what is attached */
+    struct progress sent;
     bool no_wait, stream;
     struct buf text; /* the prompt, when it was read */
     char key_text[80], id[ID_TEXT_BYTES];
@@ -94,6 +99,35 @@ static int write_body(struct invoke *in, struct buf *body)
     return body->failed ? cli_error("the submission is too large") : 0;
 }
 
+static void on_sent(void *arg, int64_t sent)
+{
+    struct invoke *in = arg;
+    if (!progress_is_due((int64_t)in->form.bytes) || in->cli->json || sent == 0)
+        return;
+    cli_spin(in->cli, NULL);
+    progress_draw_bytes(&in->sent, "sending", sent, (int64_t)in->form.bytes);
+    if (sent == (int64_t)in->form.bytes)
+        fputs("\r\033[K", stderr);
+}
+
+/* The request's body and what goes with it: the document, or a form with the files that are attached. */
+static int set_body(struct invoke *in, struct buf *document, struct api_request *q)
+{
+    int status = write_body(in, document);
+    q->headers[0] = "Content-Type: application/json";
+    q->body = buf_view(document);
+    if (status != 0 || in->attach.count == 0)
+        return status;
+    if (in->form.map == NULL)
+        status = attach_make(&in->attach, buf_view(document), &in->form);
+    q->headers[0] = in->form.content_type;
+    q->body = str_make(in->form.map, in->form.bytes);
+    q->timeout_ms += UPLOAD_MS;
+    q->on_sent = on_sent;
+    q->sent_arg = in;
+    return status;
+}
+
 /* Keeps the record's id; complains when the answer is none. */
 static int take_record(struct invoke *in)
 {
@@ -112,19 +146,16 @@ static int submit(struct invoke *in, int wait_s)
     char key[400];
     struct buf body;
     buf_init(&body, BODY_MAX);
-    int status = write_body(in, &body);
     snprintf(key, sizeof key, "Idempotency-Key: %s", in->key != NULL ? in->key : in->key_text);
-    struct api_request q = {.method = "POST",
-                            .path = "/v1/invocations",
-                            .headers = {"Content-Type: application/json", key},
-                            .body = buf_view(&body),
-                            .retry = API_RETRY_BUSY};
+    struct api_request q = {
+        .method = "POST", .path = "/v1/invocations", .headers = {NULL, key}, .retry = API_RETRY_BUSY};
     char prefer[32];
     snprintf(prefer, sizeof prefer, "Prefer: wait=%d", wait_s);
     if (wait_s > 0) {
         q.headers[2] = prefer;
         q.timeout_ms = wait_s * 1000 + MARGIN_MS;
     }
+    int status = set_body(in, &body, &q);
     if (status == 0) {
         reply_deinit(&in->record);
         api_call(in->cli, &q, &in->record);
@@ -282,23 +313,24 @@ static int print_result(struct invoke *in)
     return status != 0 ? status : succeeded ? STATUS_OK : STATUS_ENDED;
 }
 
-/* Prints it as it comes; the record is kept. */
+/* Prints it as it comes; the record is kept. What is attached is sent by itself before: nothing comes while
+ * it goes, so that a stream would seem to be dead. */
 static int stream(struct invoke *in)
 {
     char key[400];
     struct buf body;
     struct follow f = {.out = stdout, .err = stderr};
     buf_init(&body, BODY_MAX);
-    int status = write_body(in, &body);
     snprintf(key, sizeof key, "Idempotency-Key: %s", in->key != NULL ? in->key : in->key_text);
-    const struct api_request q = {
-        .method = "POST",
-        .path = "/v1/invocations",
-        .headers = {"Content-Type: application/json", key, "Accept: text/event-stream"},
-        .body = buf_view(&body)};
+    struct api_request q = {
+        .method = "POST", .path = "/v1/invocations", .headers = {NULL, key, "Accept: text/event-stream"}};
+    bool before = in->attach.count > 0;
+    int status = before ? submit(in, 0) : set_body(in, &body, &q);
+    str_copy(str_of(in->id), f.id, sizeof f.id);
     if (status == 0)
-        status = follow_run(in->cli, &f, &q);
+        status = follow_run(in->cli, &f, before ? NULL : &q);
     buf_deinit(&body);
+    reply_deinit(&in->record);
     in->record = f.result;
     in->last_output = f.last_output;
     str_copy(str_of(f.id), in->id, sizeof in->id);
@@ -345,6 +377,8 @@ int command_invoke(struct cli *cli, int argc, char **argv)
         {"no-wait", CLI_FLAG, &in.no_wait, NULL, "print the invocation's id and leave"},
         {"idempotency-key", CLI_TEXT, &in.key, "K", "submit at most once under this key"},
         {"priority", CLI_TEXT, &in.priority, "P", "high, normal or low"},
+        {"attach", CLI_LIST, &in.attach, "PATH[=NAME]",
+         "send a file along, under its own or that name; may be repeated"},
         {"metadata", CLI_LIST, &in.metadata, "KEY=VALUE", "kept with the invocation; may be repeated"},
         {"not-before", CLI_TEXT, &in.not_before, "T",
          "begin then: 90s, 15m, 1h, 2d from now, or an RFC 3339 time"},
@@ -373,6 +407,7 @@ int command_invoke(struct cli *cli, int argc, char **argv)
     id_format("cli", uuid_new(), in.key_text);
     buf_init(&in.text, PROMPT_MAX + 65536 * 2);
     status = invoke(&in);
+    attach_deinit(&in.form);
     reply_deinit(&in.record);
     buf_deinit(&in.text);
     return status;

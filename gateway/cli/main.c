@@ -25,6 +25,7 @@ static const struct command commands[] = {
     {"versions", command_versions, "versions NAME: list the versions of an agent"},
     {"rollback", command_rollback, "rollback NAME [VERSION]: make another version of an agent serve"},
     {"get", command_get, "get ID|AGENT: show an invocation; of an agent, its newest"},
+    {"artifacts", command_artifacts, "artifacts ID [get PATH]: list or download the files that it left"},
     {"logs", command_logs, "logs ID|AGENT: print what an invocation wrote to stderr"},
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
     {"retry", command_retry, "retry ID...: run ended invocations again; --all-errors"},
