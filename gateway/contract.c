@@ -48,7 +48,7 @@ const struct json_value *contract_resolve(const struct contract *c, const struct
 
 /* ---- one route ---- */
 
-/* "/v1/agents/{name}" -> "/v1/agents/{}" */
+/* "/v1/agents/{name}" -> "/v1/agents/{}"; "{path}" -> "{*}": it may hold slashes */
 static char *pattern_of(struct str path)
 {
     char *out = malloc(path.n + 1), *to = out;
@@ -60,6 +60,8 @@ static char *pattern_of(struct str path)
             *to++ = path.p[i];
         if (path.p[i] == '{')
             inside = true;
+        if (str_starts(str_make(path.p + i, path.n - i), STR("{path}")))
+            *to++ = '*';
     }
     if (out != NULL)
         *to = '\0';

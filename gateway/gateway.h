@@ -46,6 +46,7 @@ struct gateway {
     struct cursor_key cursor_key; /* the deployment's */
     struct metrics metrics;
     int uploads;           /* archives on their way (deploy.c) */
+    int file_intakes;      /* submissions' files on their way (file_intake.c) */
     int batch_uploads;     /* batches on their way (batch_upload.c) */
     int64_t batch_spooled; /* bytes that they hold in the spool directory */
     int batch_streams;     /* callers who are sent results (batch_results.c) */

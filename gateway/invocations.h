@@ -13,6 +13,8 @@ void invocation_cancel(struct call *c);
 void invocation_retry(struct call *c); /* retry.c */
 void invocation_output(struct call *c);
 void invocation_logs(struct call *c);
+void invocation_artifacts(struct call *c); /* artifacts.c */
+void invocation_artifact(struct call *c);
 
 /* Callbacks of the gateway's submitter and settler. */
 void invocation_committed(void *arg, struct submission *s, const struct err *err);

@@ -1,63 +1,22 @@
 /* GET /v1/invocations/{id}/output and …/logs: the raw bytes, ranged; from the result's row when they are
  * small, streamed chunk by chunk in constant memory when they are large. */
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "byte_range.h"
 #include "invocations.h"
 #include "store/records.h"
 
 enum { STORE_MS = 10000 };
-
-struct range {
-    int64_t from, to; /* inclusive */
-    bool partial;
-};
 
 struct output {
     struct call *c;
     struct uuid id;
     bool logs;
     int16_t attempt;
-    struct range range;
+    struct byte_range range;
     int64_t at; /* the next byte to send */
     bool paused;
 };
-
-/* "bytes=a-b", "bytes=a-", "bytes=-n"; one range. Anything else is ignored, as RFC 9110 allows. False: not
- * satisfiable. */
-static bool parse_range(struct str header, int64_t size, struct range *out)
-{
-    struct str rest, first;
-    int64_t a = 0, b = 0;
-    *out = (struct range){.to = size - 1};
-    if (!str_starts(header, STR("bytes=")))
-        return true;
-    rest = str_make(header.p + 6, header.n - 6);
-    if (memchr(rest.p, ',', rest.n) != NULL || !str_split(&rest, '-', &first) || rest.p == NULL)
-        return true;
-    bool has_a = str_to_i64(first, &a) && a >= 0, has_b = str_to_i64(rest, &b) && b >= 0;
-    if ((first.n > 0 && !has_a) || (rest.n > 0 && !has_b) || (!has_a && !has_b) || (has_a && has_b && b < a))
-        return true;
-    if (!has_a && b == 0)
-        return false;
-    out->from = has_a ? a : size - b > 0 ? size - b : 0;
-    out->to = has_a && has_b && b < size ? b : size - 1;
-    out->partial = true;
-    return out->from < size;
-}
-
-static void set_headers(struct output *o, int64_t size)
-{
-    http_set_header(o->c->req, "Accept-Ranges", STR("bytes"));
-    http_set_header(o->c->req, "X-Content-Type-Options", STR("nosniff"));
-    if (!o->range.partial)
-        return;
-    char text[80];
-    snprintf(text, sizeof text, "bytes %lld-%lld/%lld", (long long)o->range.from, (long long)o->range.to,
-             (long long)size);
-    http_set_header(o->c->req, "Content-Range", str_of(text));
-}
 
 /* ---- streaming ---- */
 
@@ -122,13 +81,11 @@ static void send(struct output *o, const struct record *r)
     bool whole = o->logs ? r->logs_inline : r->output_inline;
     int64_t size = whole ? (int64_t)bytes.n : o->logs ? r->logs_bytes : r->output_bytes;
     const char *type = o->logs ? "text/plain; charset=utf-8" : "application/octet-stream";
-    struct str header = str_of(NULL);
-    http_header(c->req, "Range", &header);
-    if (!parse_range(header, size, &o->range)) {
+    if (!byte_range_read(c->req, size, NULL, &o->range)) {
         call_fail_code(c, ERR_RANGE, "the range lies outside the content");
         return;
     }
-    set_headers(o, size);
+    byte_range_headers(c->req, &o->range, size);
     o->attempt = r->result_attempt;
     o->at = o->range.from;
     int status = o->range.partial ? 206 : 200;

@@ -72,6 +72,7 @@ static bool take(struct submit *s, const struct retry_source *source)
     sub->queue_timeout_ms = source->queue_timeout_ms;
     sub->max_attempts = source->max_attempts;
     sub->retry_on = source->retry_on;
+    sub->files = source->files; /* the same set: nothing is copied */
     if (source->prompt_bytes > INV_INLINE_BYTES)
         sub->prompt_copied = source->prompt_bytes;
     if (!sub->trace.present)
@@ -128,11 +129,15 @@ void invocation_retry(struct call *c)
 {
     struct uuid id;
     struct retry *r;
+    struct err err = ERR_INIT;
     if (!invocation_id(c, &id))
         return;
     r = (struct retry *)submit_new(c, sizeof *r);
     if (r == NULL)
         return;
     r->s.sub.retry_of = id;
-    http_read_body(c->req, BODY_MAX_BYTES, on_body, r);
+    if (call_json_type(c, &err) != 0)
+        call_fail(c, &err);
+    else
+        http_read_body(c->req, BODY_MAX_BYTES, on_body, r);
 }

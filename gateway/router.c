@@ -28,6 +28,8 @@ static const struct operation_handler handlers[] = {
     {"getInvocationEvents", events_get},
     {"getInvocationOutput", invocation_output},
     {"getInvocationLogs", invocation_logs},
+    {"listArtifacts", invocation_artifacts},
+    {"getArtifact", invocation_artifact},
     {"submitBatch", batch_upload},
     {"listBatches", batches_list_call},
     {"getBatch", batch_show},
@@ -79,13 +81,17 @@ static const char *const method_names[] = {"GET", "HEAD", "POST", "PUT", "DELETE
 
 enum { ARGS = 2 };
 
-/* Whether path fits the pattern; args are what its "{}" matched, ARGS at most. */
+/* Whether path fits the pattern; args are what its "{}" matched, ARGS at most. "{*}" stands for all that is
+ * left.
+ */
 static bool matches(const char *pattern, struct str path, struct str args[ARGS])
 {
     struct str want = str_of(pattern), have = path, w, h;
     int n = 0;
     for (;;) {
         bool more = str_split(&want, '/', &w);
+        if (more && str_eq_c(w, "{*}"))
+            return have.n > 0;
         if (str_split(&have, '/', &h) != more)
             return false;
         if (!more)

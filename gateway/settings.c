@@ -32,6 +32,8 @@ static const struct config_row rows[] = {
         1099511627776, "what the bodies of all requests may hold together; beyond it 503"),
     ROW("SANDPIPER_GATEWAY_BATCH_SPOOL_BYTES", CONFIG_BYTES, batch_spool_bytes, "2g", false, 1048576,
         1099511627776, "what batches may hold together in the spool directory until they are committed"),
+    ROW("SANDPIPER_GATEWAY_MAX_FILES_BYTES", CONFIG_BYTES, max_files_bytes, "256m", false, 1, 1073741824,
+        "what the files of one submission may hold together; beyond it 413"),
     ROW("SANDPIPER_TENANT_WINDOW", CONFIG_INT, tenant_window, "512", false, 1, 100000,
         "unclaimed jobs that a tenant may have on the streams; the same for all daemons"),
     ROW("SANDPIPER_TENANT_REQUESTS_PER_SECOND", CONFIG_INT, tenant_rate, "0", false, 0, 1000000,

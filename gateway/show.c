@@ -143,7 +143,8 @@ static bool keep(struct show *s, const struct record *r)
         return false;
     s->record = *r;
     struct str *views[] = {&s->record.agent,    &s->record.prompt,    &s->record.metadata,
-                           &s->record.attempts, &s->record.custom_id, &s->record.traceparent};
+                           &s->record.attempts, &s->record.custom_id, &s->record.traceparent,
+                           &s->record.files};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
         const char *copy = arena_dup(s->arena, *views[i]);
         if (copy == NULL)

@@ -174,7 +174,11 @@ static int check_names(const struct json_value *root, const char *const *own, st
                 "env goes with single submissions only: give it to POST /v1/invocations, or make it a "
                 "secret of the agent");
         else if (json_get(root, coming_fields[i]) != NULL && !is_own(own, coming_fields[i]))
-            return err_set(err, ERR_UNSUPPORTED, "\"%s\" is not available in this version", coming_fields[i]);
+            return strcmp(coming_fields[i], "files") == 0
+                       ? err_set(err, ERR_UNSUPPORTED,
+                                 "files come with single submissions only: POST /v1/invocations")
+                       : err_set(err, ERR_UNSUPPORTED, "\"%s\" is not available in this version",
+                                 coming_fields[i]);
     return 0;
 }
 

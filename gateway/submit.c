@@ -17,6 +17,7 @@
 #include "model/environment.h"
 #include "show.h"
 #include "submit.h"
+#include "submit_files.h"
 
 static void submit_free(void *data)
 {
@@ -34,6 +35,8 @@ static void submit_free(void *data)
     free(s->key);
     http_body_free(&s->body);
     arena_free(&s->arena);
+    file_intake_free(&s->files);
+    submit_form_free(&s->form);
     free(s);
 }
 
@@ -74,7 +77,7 @@ struct submit *submit_new(struct call *c, size_t bytes)
     if (http_header(c->req, "traceparent", &trace) && http_header_count(c->req, "traceparent") == 1)
         traceparent_parse(trace, &s->sub.trace);
     s->wait_ms = show_wait(c, &err);
-    if (s->wait_ms >= 0 && read_key(s, &err) == 0 && call_json_type(c, &err) == 0)
+    if (s->wait_ms >= 0 && read_key(s, &err) == 0)
         return s;
     call_fail(c, &err);
     return NULL;
@@ -99,6 +102,7 @@ static struct entry entry_of(const struct submission *sub)
                           .ready = created,
                           .trace = sub->trace,
                           .env = sub->env.n > 0,
+                          .files = sub->files,
                           .prompt_bytes = (uint32_t)submission_prompt_bytes(sub),
                           .prompt_inline = submission_prompt_bytes(sub) <= INV_ENTRY_PROMPT_BYTES,
                           .prompt = sub->prompt};
@@ -160,12 +164,24 @@ static void hand_off(struct gateway *g, struct submit *s)
         handoff_commit(g->handoff, s->ticket, &e);
 }
 
+/* What becomes of the files, if any came along; those of a submission that came to nothing go with it. */
+static void settle_files(struct submit *s, const struct err *err)
+{
+    if (s->files == NULL)
+        return;
+    if (err == NULL && !s->sub.replayed)
+        file_intake_keep(s->files);
+    else if (err != NULL && err->code == ERR_OUTCOME_UNKNOWN)
+        file_intake_leave(s->files);
+}
+
 void invocation_committed(void *arg, struct submission *sub, const struct err *err)
 {
     struct gateway *g = arg;
     struct submit *s = (struct submit *)sub; /* sub is the first member */
     struct call *c = s->c;
     FAILPOINT(gateway_committed);
+    settle_files(s, err);
     if (err == NULL && !sub->replayed) {
         hand_off(g, s);
         metric_add(&g->metrics.row[M_SUBMITTED], 1);
@@ -212,6 +228,8 @@ void submit_target(struct call *c, const struct agent_target *t, const struct er
     s->sub.api_key = c->api_key;
     s->sub.agent = t->agent;
     s->sub.version = t->version;
+    if (s->files != NULL)
+        s->sub.files = file_intake_id(s->files);
     if (s->sub.timeout_ms == 0)
         s->sub.timeout_ms = t->timeout_ms > 0 ? t->timeout_ms : INV_TIMEOUT_DEFAULT_MS;
     if (s->sub.max_attempts == 0) {
@@ -261,6 +279,15 @@ static int read_env(struct submit *s, struct err *err)
     return 0;
 }
 
+int submit_read(struct submit *s, struct err *err)
+{
+    static const char *const own[] = {"webhook", "not_before", "env", "files", NULL};
+    s->env_given = json_get(json_root(s->doc), "env") != NULL;
+    if (submission_read(s->doc, own, &s->sub, &s->agent, err) != 0 || read_hook(s, err) != 0)
+        return -1;
+    return read_env(s, err);
+}
+
 static void on_body(void *arg, struct http_request *req, struct str body)
 {
     struct submit *s = arg;
@@ -273,25 +300,28 @@ static void on_body(void *arg, struct http_request *req, struct str body)
         err_set(&err, ERR_OVERLOADED, "no memory");
     else
         s->doc = json_parse(http_body_view(s->body), &err);
-    static const char *const own[] = {"webhook", "not_before", "env", NULL};
-    s->env_given = s->doc != NULL && json_get(json_root(s->doc), "env") != NULL;
-    if (s->doc == NULL || submission_read(s->doc, own, &s->sub, &s->agent, &err) != 0 ||
-        read_hook(s, &err) != 0 || read_env(s, &err) != 0) {
+    if (s->doc == NULL || submit_read(s, &err) != 0)
         call_fail(c, &err);
-        return;
-    }
-    target_resolve(c->g->targets, c, s->agent.slug, s->agent.version, submit_target);
+    else if (json_get(json_root(s->doc), "files") != NULL)
+        submit_inline_files(s);
+    else
+        target_resolve(c->g->targets, c, s->agent.slug, s->agent.version, submit_target);
 }
 
 void invocation_submit(struct call *c)
 {
     struct str accept;
+    struct err err = ERR_INIT;
     struct submit *s = submit_new(c, sizeof *s);
     if (s == NULL)
         return;
     s->stream = http_header(c->req, "Accept", &accept) && event_accepted(accept);
     if (s->stream && !events_room(c->g))
         call_fail_code(c, ERR_OVERLOADED, "this gateway has as many live streams as it may have");
+    else if (submit_is_form(c))
+        submit_form(s);
+    else if (call_json_type(c, &err) != 0)
+        call_fail(c, &err);
     else
         http_read_body(c->req, INV_BODY_MAX_BYTES, on_body, s);
 }

@@ -23,6 +23,8 @@ struct submit {
     bool env_given;             /* body and document hold it in clear */
     struct http_body *body;     /* the document's text */
     struct arena *arena;        /* of a retry: what it repeats */
+    struct file_intake *files;  /* those that come along; NULL: none */
+    struct form *form;          /* the body's, when it is one; else NULL */
 };
 
 /* Makes it, at the head of `bytes`, and reads the headers. NULL: the call was answered. */
@@ -30,6 +32,9 @@ struct submit *submit_new(struct call *c, size_t bytes);
 
 /* What its Idempotency-Key is bound to: method, path and raw body. */
 void submit_fingerprint(struct submit *s, const char *method_path, struct str body);
+
+/* The document is there: read into the submission. -1 and *err. */
+int submit_read(struct submit *s, struct err *err);
 
 /* The last steps (a target_fn of its call): the target is checked, the submission committed, the call
  * answered. */
