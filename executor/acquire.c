@@ -16,7 +16,7 @@ static void on_noted(struct executor *x, struct uuid id, int16_t attempt, const 
     if (err != NULL)
         late_warm(j);
     else
-        flow_goto(&j->flow, STEP_UPLOAD);
+        flow_goto(&j->flow, STEP_FILES);
 }
 
 void enter_warm(void *self)

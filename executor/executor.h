@@ -37,6 +37,7 @@ struct executor {
     struct warm *warm;         /* sandboxes made ahead */
     struct metrics *metrics;
     struct spool_budget *spool;
+    struct transfers *transfers; /* files on their way in and out */
 };
 
 #endif

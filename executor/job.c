@@ -8,9 +8,12 @@
 #include "base/culprit.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "collect.h"
 #include "environment.h"
+#include "files_in.h"
 #include "intake.h"
 #include "mirror.h"
+#include "model/usage_report.h"
 
 enum { DESTROY_MS = 120000 };
 
@@ -153,6 +156,9 @@ void job_free(struct job *j)
     flow_deinit(&j->flow);
     if (j->free_aux != NULL)
         j->free_aux(j);
+    files_in_free(&j->files_in);
+    collect_free(&j->collect);
+    usage_scan_free(&j->usage_scan);
     mirror_over(j);
     environment_drop(j);
     spool_deinit(&j->out);

@@ -44,10 +44,14 @@ struct job {
     bool noted;                      /* the will may say that it holds that one */
     struct sandbox_request *request; /* the provider call under way */
     int64_t pid;
+    struct files_in *files_in; /* files_in.h; NULL: none came along, or they are there */
+    struct collect *collect;   /* collect.h; NULL: its program has not ended, or leaves nothing */
+    struct usage_scan *usage_scan;
 
-    wall_t claimed_at, started_at; /* of the job; of its program */
-    wall_t held_since;             /* a warm sandbox */
-    mono_t asked_at, began_at, sandbox_at, ended_at;
+    wall_t claimed_at, started_at;                            /* of the job; of its program */
+    wall_t held_since;                                        /* a warm sandbox */
+    mono_t asked_at, began_at, over_at, sandbox_at, ended_at; /* over: its program */
+    struct sandbox_exit exit;                                 /* how, then */
     struct spool out, err;
     struct environment *environment;          /* secrets, opened; NULL: none */
     struct redactor *redact_out, *redact_err; /* NULL: nothing is looked for */

@@ -18,6 +18,7 @@
 #include "secrets.h"
 #include "store/clock_keep.h"
 #include "store/schema_wait.h"
+#include "transfers.h"
 #include "versions.h"
 #include "warm.h"
 #include "will.h"
@@ -174,6 +175,7 @@ static int open_modules(struct app *app, struct err *err)
     x->jobs = jobs_new(x);
     x->versions = versions_new(x);
     x->secrets = secrets_new(x, err);
+    x->transfers = transfers_new(x->loop);
     x->recorder = recorder_new(x);
     x->warm = warm_new(x);
     x->will = will_new(x);
@@ -226,6 +228,7 @@ static void app_close(struct app *app)
     crash_free(&x->crash);
     versions_free(&x->versions);
     secrets_free(&x->secrets);
+    transfers_free(&x->transfers);
     provider_close(&x->provider);
     redis_close(&x->redis);
     pg_close(&x->read);

@@ -7,6 +7,7 @@
 #include "base/culprit.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "collect.h"
 #include "store/records.h"
 #include "will.h"
 
@@ -305,6 +306,7 @@ void recorder_release(struct recorder *r, struct job *j)
     DL_APPEND(r->releases, e);
     job_enter(j, JOB_RELEASING);
     will_settled(r->x->will, j);
+    collect_settled(j);
     job_destroy_sandbox(j);
     job_free(j);
     loop_task_post(r->x->loop, &r->turn, send_releases, r);

@@ -2,8 +2,8 @@
  * through one of the `end_*` functions, which decide by model/invocation.h whether the attempt's end is the
  * invocation's.
  *
- *   version -> prompt -> secrets -> warm, or permit -> create -> upload -> environment -> start -> run ->
- *   (recorder)
+ *   version -> prompt -> secrets -> warm, or permit -> create -> files -> upload -> environment -> start ->
+ * run -> collect -> (recorder)
  *
  * The time limit counts from the program's start; creating has a limit of its own; time in the queue was
  * checked at the claim. */
@@ -14,16 +14,19 @@
 #include "base/culprit.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "collect.h"
 #include "environment.h"
+#include "files_in.h"
 #include "intake.h"
 #include "job.h"
 #include "lease.h"
 #include "metrics.h"
 #include "mirror.h"
+#include "model/file_path.h"
+#include "model/usage_report.h"
 #include "recorder.h"
 #include "run.h"
 #include "store/nonce.h"
-#include "store/records.h"
 
 enum {
     STORE_MS = 30000,
@@ -32,18 +35,22 @@ enum {
     TTL_SLACK_MS = 60000,         /* the sandbox's life beyond create + start + limit (E2B.md G.1) */
     PROMPT_ARG_BYTES = 64 * 1024, /* rides in Start; a larger one is uploaded */
     SCRIPT_BYTES = 2048,
+    FIXED_ARGS = 5,
     CUT_OFF_MS = 60000, /* beyond the time in which the provider gives a lost stream up */
     RESUMED_MS = 1000,  /* for an end that was kept */
 };
 
 static void enter_version(void *self);
-static void enter_prompt(void *self);
 static void enter_create(void *self);
+static void enter_files(void *self);
 static void enter_upload(void *self);
 static void enter_start(void *self);
 static void enter_run(void *self);
+static void enter_collect(void *self);
 static void late_ours(void *self);
 static void late_run(void *self);
+static void late_collect(void *self);
+static void end_exit(struct job *j);
 
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
@@ -51,12 +58,14 @@ static const struct flow_step steps[] = {
     [STEP_SECRETS] = {"secrets", enter_secrets, STORE_MS, late_ours},
     [STEP_WARM] = {"warm", enter_warm, NOTE_MS, late_warm},
     [STEP_PERMIT] = {"permit", enter_permit, STORE_MS, late_permit},
-    /* the provider keeps these three's deadlines, and reconciles */
+    /* the provider keeps the deadlines of create, upload and start, and reconciles */
     [STEP_CREATE] = {"create", enter_create, 0, late_ours},
+    [STEP_FILES] = {"files", enter_files, FILES_MS, late_ours},
     [STEP_UPLOAD] = {"upload", enter_upload, 0, late_ours},
     [STEP_ENVIRONMENT] = {"environment", enter_environment, STORE_MS, late_ours},
     [STEP_START] = {"start", enter_start, 0, late_ours},
     [STEP_RUN] = {"run", enter_run, 0, late_run}, /* the invocation's own limit, set on entering */
+    [STEP_COLLECT] = {"collect", enter_collect, COLLECT_MS, late_collect},
 };
 
 /* ---- ends ---- */
@@ -64,7 +73,7 @@ static const struct flow_step steps[] = {
 static void fill_usage(struct job *j)
 {
     struct outcome *o = &j->outcome;
-    mono_t now = loop_now(j->x->loop);
+    mono_t now = loop_now(j->x->loop), end = j->over_at.us != 0 ? j->over_at : now;
     if (j->sandbox.id[0] == '\0')
         return;
     o->has_usage = true;
@@ -72,7 +81,7 @@ static void fill_usage(struct job *j)
     o->queue_ms = (j->claimed_at.us - j->entry.ready.us) / 1000;
     o->queue_ms = o->queue_ms > 0 ? o->queue_ms : 0;
     o->sandbox_start_ms = mono_ms_between(j->asked_at, j->began_at.us != 0 ? j->began_at : now);
-    o->run_ms = j->began_at.us != 0 ? mono_ms_between(j->began_at, now) : 0;
+    o->run_ms = j->began_at.us != 0 ? mono_ms_between(j->began_at, end) : 0;
     o->sandbox_ms = mono_ms_between(j->sandbox_at, now);
 }
 
@@ -112,6 +121,8 @@ static struct str clean(struct job *j, const char *message)
 static void finish(struct job *j)
 {
     sandbox_cancel(&j->request);
+    files_in_free(&j->files_in);
+    collect_stop(j);
     flow_deinit(&j->flow);
     environment_flush(j);
     mirror_moved(j);
@@ -132,14 +143,11 @@ static bool end_fenced(struct job *j)
     return true;
 }
 
-/* The attempt's end, told by state; ours: the provider's or our failure. */
-static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err_code code,
-                        const char *message)
+/* Whether the attempt's end is the invocation's. */
+static enum inv_verdict judge(const struct job *j, enum inv_state state, bool ours, int64_t *backoff_ms_out)
 {
-    struct outcome *o = &j->outcome;
-    bool started = j->phase == JOB_RUNNING;
     const struct inv_attempt_end end = {.state = state,
-                                        .started = started,
+                                        .started = j->phase == JOB_RUNNING,
                                         .ours = ours,
                                         .attempt = j->entry.attempt,
                                         .own = j->entry.own,
@@ -147,13 +155,22 @@ static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err
                                         .retry_on = j->entry.retry_on,
                                         .reruns = j->entry.reruns,
                                         .queue_left_ms = (j->entry.queue_deadline.us - wall_now().us) / 1000};
-    int64_t backoff_ms;
     uint32_t chance;
     random_bytes(&chance, sizeof chance);
+    return inv_judge(&end, chance, backoff_ms_out);
+}
+
+/* The attempt's end, told by state; ours: the provider's or our failure. */
+static void end_attempt(struct job *j, enum inv_state state, bool ours, enum err_code code,
+                        const char *message)
+{
+    struct outcome *o = &j->outcome;
+    bool started = j->phase == JOB_RUNNING;
+    int64_t backoff_ms;
     o->state = state;
     o->error = code;
     o->error_message = clean(j, message);
-    if (!j->canceled && inv_judge(&end, chance, &backoff_ms) == INV_RETRY) {
+    if (!j->canceled && judge(j, state, ours, &backoff_ms) == INV_RETRY) {
         o->what = OUTCOME_RETRY;
         o->reason = str_of(code != ERR_NONE ? err_code_name(code) : inv_state_name(state));
         o->reruns = (int16_t)(j->entry.reruns + (ours && started ? 1 : 0));
@@ -248,10 +265,14 @@ void run_stop(struct job *j)
         return; /* a create cannot be withdrawn: its answer is waited for, so that nothing leaks */
     if (end_fenced(j))
         return;
-    if (j->canceled)
+    if (j->over_at.us != 0) { /* its program has ended by itself: that is the truth, canceled or not */
+        collect_cut(j);
+        end_exit(j);
+    } else if (j->canceled) {
         end_canceled(j);
-    else
+    } else {
         end_leaving(j);
+    }
 }
 
 /* ---- version ---- */
@@ -290,111 +311,6 @@ static void enter_version(void *self)
     version_get(j->x->versions, j->entry.agent, j->entry.version, j->lease.id, on_version);
 }
 
-/* ---- prompt: small ones came with the entry, middling ones are in the row, large ones in chunks ---- */
-
-/* Answers from PostgreSQL find their job again by id. */
-struct fetch {
-    struct executor *x;
-    struct uuid id;
-    int16_t attempt;
-    size_t have; /* of the prompt, when it was asked */
-};
-
-static struct fetch *fetch_new(struct job *j)
-{
-    struct fetch *f = malloc(sizeof *f);
-    INVARIANT(f != NULL); /* bounded by the jobs of this process */
-    *f = (struct fetch){.x = j->x, .id = j->lease.id, .attempt = j->lease.attempt, .have = j->entry.prompt.n};
-    return f;
-}
-
-static struct job *fetch_job(void *arg)
-{
-    struct fetch *f = arg;
-    struct job *j = run_current(f->x, f->id, STEP_PROMPT);
-    if (j != NULL && (j->lease.attempt != f->attempt || j->entry.prompt.n != f->have))
-        j = NULL; /* an answer to an attempt before */
-    free(f);
-    return j;
-}
-
-static void next_chunk(struct job *j);
-
-/* Appends a piece; the whole prompt goes on to the next step. */
-static void take_prompt(struct job *j, struct str piece)
-{
-    size_t have = j->entry.prompt.n;
-    if (piece.n == 0 || piece.n > j->entry.prompt_bytes - have) {
-        outcome_begin(j);
-        end_attempt(j, INV_ERROR, false, ERR_INTERNAL, "the stored prompt is incomplete");
-        return;
-    }
-    memcpy(j->prompt + have, piece.p, piece.n);
-    j->entry.prompt = str_make(j->prompt, have + piece.n);
-    if (j->entry.prompt.n == j->entry.prompt_bytes)
-        flow_next(&j->flow);
-    else
-        next_chunk(j);
-}
-
-static void on_chunk(void *arg, struct str data, const struct err *err)
-{
-    struct job *j = fetch_job(arg);
-    CULPRIT(j != NULL ? j->lease.id : culprit_now());
-    if (j != NULL && err != NULL)
-        end_ours(j, ERR_UNAVAILABLE, err->msg);
-    else if (j != NULL)
-        take_prompt(j, data);
-}
-
-static void next_chunk(struct job *j)
-{
-    struct err err = ERR_INIT;
-    struct fetch *f = fetch_new(j);
-    if (blob_get(j->x->read, j->lease.id, BLOB_PROMPT, 0, (int32_t)(j->entry.prompt.n / INV_CHUNK_BYTES),
-                 STORE_MS, on_chunk, f, &err) == 0)
-        return;
-    free(f);
-    end_ours(j, ERR_UNAVAILABLE, err.msg);
-}
-
-static void on_record(void *arg, const struct record *records, size_t n, const struct err *err)
-{
-    struct job *j = fetch_job(arg);
-    if (j == NULL)
-        return;
-    CULPRIT(j->lease.id);
-    if (err != NULL)
-        end_ours(j, ERR_UNAVAILABLE, err->msg);
-    else
-        take_prompt(j, n == 1 ? records[0].prompt : str_of(NULL));
-}
-
-static void enter_prompt(void *self)
-{
-    struct job *j = self;
-    struct err err = ERR_INIT;
-    if (j->entry.prompt_inline || j->entry.prompt_bytes == 0) {
-        flow_next(&j->flow);
-        return;
-    }
-    j->prompt = malloc(j->entry.prompt_bytes);
-    if (j->prompt == NULL) {
-        end_ours(j, ERR_NO_MEMORY, "no memory for the prompt");
-        return;
-    }
-    if (j->entry.prompt_bytes > INV_INLINE_BYTES) {
-        next_chunk(j);
-        return;
-    }
-    const struct record_key key = {.id = j->lease.id, .tenant = j->lease.tenant};
-    struct fetch *f = fetch_new(j);
-    if (records_get(j->x->read, &key, 1, STORE_MS, on_record, f, &err) == 0)
-        return;
-    free(f);
-    end_ours(j, ERR_UNAVAILABLE, err.msg);
-}
-
 /* ---- create ---- */
 
 static void on_created(void *arg, const struct sandbox *sandbox, const struct sandbox_failure *f)
@@ -426,13 +342,19 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
         flow_next(&j->flow);
 }
 
+int64_t run_files_ms(const struct job *j)
+{
+    return (uuid_is_zero(j->entry.files) ? 0 : FILES_MS) +
+           (collect_wanted(j, true) ? COLLECT_MS + COLLECT_LIST_MS : 0);
+}
+
 static void enter_create(void *self)
 {
     struct job *j = self;
     const struct settings *s = j->x->settings;
     const struct sandbox_create spec = {.template_id = j->version.snapshot,
-                                        .ttl_ms =
-                                            2 * s->start_deadline_ms + j->entry.timeout_ms + TTL_SLACK_MS,
+                                        .ttl_ms = 2 * s->start_deadline_ms + j->entry.timeout_ms +
+                                                  run_files_ms(j) + TTL_SLACK_MS,
                                         .deployment = j->x->deployment,
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
@@ -443,6 +365,33 @@ static void enter_create(void *self)
     j->request = sandbox_create(j->x->provider, &spec, on_created, j);
     if (j->request == NULL)
         end_ours(j, ERR_JOB_PROVIDER, "the provider refused a create");
+}
+
+/* ---- files ---- */
+
+static void on_files(struct job *j, enum err_code code, bool ours, const char *message,
+                     const struct sandbox_failure *f)
+{
+    if (f != NULL && warm_was_gone(j, f))
+        return;
+    if (code == ERR_NONE) {
+        flow_next(&j->flow);
+    } else if (ours) {
+        end_ours(j, code, message);
+    } else {
+        outcome_begin(j);
+        end_attempt(j, INV_ERROR, false, code, message);
+    }
+}
+
+static void enter_files(void *self)
+{
+    struct job *j = self;
+    files_in_free(&j->files_in); /* of a sandbox that was gone */
+    if (uuid_is_zero(j->entry.files))
+        flow_next(&j->flow);
+    else
+        files_in_start(j, on_files);
 }
 
 /* ---- upload ---- */
@@ -484,6 +433,8 @@ static void enter_upload(void *self)
 static const char script_head[] =
     "if [ \"$1\" = arg ]; then printf %s \"$2\" >" PROMPT_FILE "; fi; cd \"$HOME/agent\" 2>/dev/null || cd; "
     "exec <" PROMPT_FILE "; ";
+/* Of the files that came along, those that are to be executable are the arguments behind the prompt. */
+static const char script_programs[] = "shift 2; chmod 755 -- \"$@\"; ";
 
 static void on_start(void *arg, int64_t pid)
 {
@@ -507,6 +458,8 @@ static void on_stdout(void *arg, struct str piece)
 {
     struct job *j = arg;
     environment_stdout(j, piece);
+    if (j->usage_scan != NULL)
+        usage_scan_feed(j->usage_scan, piece);
     mirror_moved(j);
 }
 
@@ -532,9 +485,16 @@ static void on_resume(void *arg)
         flow_extend(&j->flow, RESUMED_MS);
 }
 
-static void end_exit(struct job *j, const struct sandbox_exit *e)
+static enum inv_state state_of(const struct sandbox_exit *e)
 {
+    return e->kind == SANDBOX_EXITED && e->code == 0 ? INV_SUCCEEDED : INV_FAILED;
+}
+
+static void end_exit(struct job *j)
+{
+    const struct sandbox_exit *e = &j->exit;
     struct outcome *o = outcome_begin(j);
+    collect_fill(j, o);
     o->cpu_ms = e->cpu_ms;
     o->peak_memory_bytes = e->peak_memory_bytes;
     if (e->kind == SANDBOX_SIGNALED) {
@@ -544,7 +504,7 @@ static void end_exit(struct job *j, const struct sandbox_exit *e)
         o->has_exit_code = true;
         o->exit_code = e->code;
     }
-    bool good = e->kind == SANDBOX_EXITED && e->code == 0;
+    bool good = state_of(e) == INV_SUCCEEDED;
     bool oom = e->oom_killed && !good;
     if (oom && o->signal.n == 0) { /* the shell or the program told of its child's death by its exit code */
         o->has_exit_code = false;
@@ -562,13 +522,33 @@ static void end_timed_out(struct job *j)
     end_attempt(j, INV_TIMED_OUT, false, ERR_JOB_RUN_TIMEOUT, message);
 }
 
+/* Artifacts are those of the attempt that gives the result. */
+static bool wants_artifacts(const struct job *j)
+{
+    int64_t backoff_ms;
+    return judge(j, state_of(&j->exit), false, &backoff_ms) == INV_SETTLE;
+}
+
+/* The program has ended by itself. */
+static void over(struct job *j, const struct sandbox_exit *e)
+{
+    j->exit = *e;
+    j->over_at = loop_now(j->x->loop);
+    environment_flush(j);
+    mirror_moved(j);
+    if (j->phase == JOB_RUNNING && collect_wanted(j, wants_artifacts(j)))
+        flow_goto(&j->flow, STEP_COLLECT);
+    else
+        end_exit(j);
+}
+
 static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox_failure *f)
 {
     struct job *j = arg;
     FAILPOINT(executor_ended);
     j->request = NULL;
     if (e != NULL) {
-        end_exit(j, e);
+        over(j, e);
     } else if (j->phase == JOB_RUNNING && f->err.code == ERR_TIMEOUT) {
         end_timed_out(j); /* the host's clock was first */
     } else if (!warm_was_gone(j, f)) {
@@ -579,7 +559,7 @@ static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox
 static void enter_start(void *self)
 {
     struct job *j = self;
-    char command[SCRIPT_BYTES], script[SCRIPT_BYTES + sizeof script_head];
+    char command[SCRIPT_BYTES], script[SCRIPT_BYTES + sizeof script_head + sizeof script_programs];
     bool arg = j->entry.prompt.n <= PROMPT_ARG_BYTES;
     if (!agent_run_command(j->version.manifest->runtime, j->version.manifest->entry, command,
                            sizeof command)) {
@@ -587,10 +567,11 @@ static void enter_start(void *self)
         end_attempt(j, INV_ERROR, false, ERR_BAD_MANIFEST, "the agent's entry is too long");
         return;
     }
-    snprintf(script, sizeof script, "%s%s", script_head, command);
     char *prompt = arg ? str_dup(j->entry.prompt) : NULL;
-    const char *const args[] = {"-c", script, "agent", arg ? "arg" : "file", prompt != NULL ? prompt : "",
-                                NULL};
+    const char *args[FIXED_ARGS + FILES_MAX + 1] = {"-c", script, "agent", arg ? "arg" : "file",
+                                                    prompt != NULL ? prompt : ""};
+    size_t programs = files_in_programs(j->files_in, args + FIXED_ARGS, FILES_MAX);
+    snprintf(script, sizeof script, "%s%s%s", script_head, programs > 0 ? script_programs : "", command);
     char trace[sizeof TRACE_NAME + TRACEPARENT_TEXT_BYTES] = TRACE_NAME;
     traceparent_format(&j->entry.trace, trace + sizeof TRACE_NAME - 1);
     struct environment_pairs env = {.n = 0};
@@ -601,6 +582,9 @@ static void enter_start(void *self)
     environment_pairs_put(&env, j);
     if (j->entry.trace.present)
         environment_pair_put(&env, trace);
+    char report[COLLECT_ENV_BYTES];
+    if (collect_env(j, report))
+        environment_pair_put(&env, report);
     const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
                                        .cmd = "/bin/sh",
                                        .args = args,
@@ -616,6 +600,7 @@ static void enter_start(void *self)
                                                   .arg = j};
     if (!arg || prompt != NULL)
         j->request = sandbox_spawn(j->x->provider, &spec, &events);
+    files_in_free(&j->files_in);
     free(prompt);
     if (j->request == NULL)
         end_ours(j, ERR_JOB_PROVIDER, "the provider refused to start the program");
@@ -643,6 +628,23 @@ static void late_run(void *self)
     } else {
         end_ours(j, ERR_JOB_SANDBOX_LOST, "the way to the sandbox was lost");
     }
+}
+
+/* ---- collect ---- */
+
+static void enter_collect(void *self)
+{
+    struct job *j = self;
+    collect_start(j, wants_artifacts(j), end_exit);
+}
+
+static void late_collect(void *self)
+{
+    struct job *j = self;
+    if (collect_hurry(j))
+        flow_extend(&j->flow, COLLECT_LIST_MS);
+    else
+        end_exit(j);
 }
 
 /* ---- beginning ---- */

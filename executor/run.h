@@ -3,7 +3,12 @@
 #ifndef EXECUTOR_RUN_H
 #define EXECUTOR_RUN_H
 
-#include "job.h"
+#include "collect.h"
+
+enum {
+    FILES_MS = 300000 /* for those that come along */,
+    RUN_FILES_MAX_MS = FILES_MS + COLLECT_MS + COLLECT_LIST_MS
+};
 
 enum run_step {
     STEP_VERSION,
@@ -12,14 +17,19 @@ enum run_step {
     STEP_WARM,
     STEP_PERMIT,
     STEP_CREATE,
+    STEP_FILES,
     STEP_UPLOAD,
     STEP_ENVIRONMENT,
     STEP_START,
-    STEP_RUN
+    STEP_RUN,
+    STEP_COLLECT
 };
 
 /* The invocation whose attempt stands at that step; NULL: an answer that came too late. */
 struct job *run_current(struct executor *x, struct uuid id, enum run_step step);
+
+/* What moving the job's files, in and out, may add to the time that its sandbox is needed. */
+int64_t run_files_ms(const struct job *j);
 
 /* Back to the queue as it came; it holds no sandbox. */
 void run_hand_back(struct job *j);
@@ -27,6 +37,9 @@ void run_hand_back(struct job *j);
 /* Ends the attempt. Ours: it is tried again while it is worth it; else the invocation ends as `error`. */
 void run_end_ours(struct job *j, enum err_code code, const char *message);
 void run_end_error(struct job *j, enum err_code code, const char *message);
+
+/* prompt.c */
+void enter_prompt(void *self);
 
 /* run_secrets.c */
 void enter_secrets(void *self);

@@ -35,6 +35,8 @@ static const struct config_row rows[] = {
         "disk that outputs may take; when it is full nothing more is claimed"),
     ROW("SANDPIPER_OUTPUT_BYTES", CONFIG_BYTES, output_bytes, "10m", false, 1024, 1LL << 30,
         "output kept of one invocation; more is cut and marked"),
+    ROW("SANDPIPER_EXECUTOR_MAX_ARTIFACT_BYTES", CONFIG_BYTES, max_artifact_bytes, "256m", false, 0,
+        1LL << 40, "artifacts kept of one invocation; what is beyond it is left out, and marked"),
     ROW("SANDPIPER_CREATE_DEADLINE", CONFIG_MS, create_deadline_ms, "80s", false, 1000, 600000,
         "how long creating a sandbox may take; E2B's own limit is 70 s"),
     ROW("SANDPIPER_START_DEADLINE", CONFIG_MS, start_deadline_ms, "30s", false, 1000, 600000,

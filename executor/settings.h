@@ -15,6 +15,7 @@ struct settings {
     int64_t tenant_window;
     int64_t spool_bytes;
     int64_t output_bytes;
+    int64_t max_artifact_bytes;
     int64_t create_deadline_ms, start_deadline_ms;
     int64_t creates_per_sec;
     int64_t live_limit;

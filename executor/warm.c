@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "intake.h"
 #include "metrics.h"
+#include "run.h"
 #include "store/queue_will.h"
 #include "store/warm.h"
 #include "warm_size.h"
@@ -246,8 +247,8 @@ static void create(struct making *m)
     const struct pool *p = pool_find(w, m->version);
     m->asked = loop_now(w->x->loop);
     if (p != NULL) {
-        m->ttl_ms =
-            s->warm_age_ms + s->create_deadline_ms + 2 * s->start_deadline_ms + p->limit_ms + SLACK_MS;
+        m->ttl_ms = s->warm_age_ms + s->create_deadline_ms + 2 * s->start_deadline_ms + p->limit_ms +
+                    RUN_FILES_MAX_MS + SLACK_MS;
         const struct sandbox_create spec = {.template_id = p->snapshot,
                                             .ttl_ms = m->ttl_ms,
                                             .deployment = w->x->deployment,
@@ -509,8 +510,8 @@ void warm_forgotten(struct warm *w)
 static struct idle *pick(struct warm *w, struct pool *p, const struct job *j)
 {
     const struct settings *s = w->x->settings;
-    mono_t needed =
-        mono_add_ms(loop_now(w->x->loop), 2 * s->start_deadline_ms + j->entry.timeout_ms + SLACK_MS);
+    mono_t needed = mono_add_ms(loop_now(w->x->loop),
+                                2 * s->start_deadline_ms + j->entry.timeout_ms + run_files_ms(j) + SLACK_MS);
     struct idle *i;
     DL_FOREACH(p->idle, i)
     {
