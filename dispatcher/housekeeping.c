@@ -4,13 +4,14 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "store/files.h"
 #include "store/sweep.h"
 
-enum { PARTITIONS_MS = 3600 * 1000, EXPIRED_MS = 60 * 1000, DEADLINE_MS = 120 * 1000 };
+enum { PARTITIONS_MS = 3600 * 1000, EXPIRED_MS = 60 * 1000, FILES_MS = 30 * 1000, DEADLINE_MS = 120 * 1000 };
 
 struct housekeeping {
     struct dispatcher *d;
-    struct loop_timer *partitions, *expired;
+    struct loop_timer *partitions, *expired, *files;
 };
 
 static void on_partitions(void *arg, const struct err *err)
@@ -42,6 +43,20 @@ static void expired(void *arg)
     sweep_expired(h->d->pg, DEADLINE_MS, on_expired, h);
 }
 
+static void on_files(void *arg, const struct err *err)
+{
+    (void)arg;
+    if (err != NULL)
+        log_warn("dropping files that belong to nothing failed", LF_ERR(err));
+}
+
+static void files(void *arg)
+{
+    struct housekeeping *h = arg;
+    loop_timer_start(h->files, FILES_MS);
+    file_sets_sweep(h->d->pg, DEADLINE_MS, on_files, h);
+}
+
 struct housekeeping *housekeeping_new(struct dispatcher *d)
 {
     struct housekeeping *h = calloc(1, sizeof *h);
@@ -50,11 +65,13 @@ struct housekeeping *housekeeping_new(struct dispatcher *d)
     h->d = d;
     h->partitions = loop_timer_new(d->loop, partitions, h);
     h->expired = loop_timer_new(d->loop, expired, h);
-    if (h->partitions == NULL || h->expired == NULL) {
+    h->files = loop_timer_new(d->loop, files, h);
+    if (h->partitions == NULL || h->expired == NULL || h->files == NULL) {
         housekeeping_free(&h);
         return NULL;
     }
     loop_timer_start(h->partitions, 0);
+    loop_timer_start(h->files, 0);
     loop_timer_every(h->expired, EXPIRED_MS);
     return h;
 }
@@ -65,6 +82,7 @@ void housekeeping_free(struct housekeeping **h)
         return;
     loop_timer_free(&(*h)->partitions);
     loop_timer_free(&(*h)->expired);
+    loop_timer_free(&(*h)->files);
     free(*h);
     *h = NULL;
 }
