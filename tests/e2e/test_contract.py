@@ -14,6 +14,7 @@ import socket
 
 import pytest
 
+import files_client
 from contract import Contract, anything, random_of, raw, spoiled, text_of, value_of
 from sim_stack import AGENT, SimStack
 from stack import Client, archive, in_threads, until
@@ -431,6 +432,31 @@ class Maker:
 
     def getInvocationOutput_409(self, operation):
         return self.call(operation, id=self.open_id)
+
+    # ---- of one that left an artifact of 10 bytes: the simulator shows what came along as if it were left ----
+
+    def left(self):
+        if not hasattr(self, "left_id"):
+            self.client.deploy("leaver", {"agent.json": '{"runtime": "command", "entry": "cat", "artifacts": "out"}'})
+            self.left_id = files_client.run(self.client, "leaver", {}, [("out/x", b"0123456789")])["id"]
+        return self.left_id
+
+    def listArtifacts_409(self, operation):
+        return self.call(operation, id=self.open_id)
+
+    getArtifact_409 = listArtifacts_409
+
+    def getArtifact_200(self, operation):
+        return self.call(operation, id=self.left())
+
+    def getArtifact_206(self, operation):
+        return self.call(operation, headers={"Range": "bytes=2-4"}, id=self.left())
+
+    def getArtifact_304(self, operation):
+        return self.call(operation, headers={"If-None-Match": "*"}, id=self.left())
+
+    def getArtifact_416(self, operation):
+        return self.call(operation, headers={"Range": "bytes=10-"}, id=self.left())
 
     def rollbackAgent_200(self, operation):
         return self.call(operation, {"version": 1})

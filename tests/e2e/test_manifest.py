@@ -103,7 +103,6 @@ def test_faults_name_line_and_key(sim, text, words):
 
 @pytest.mark.parametrize("key, value, words", [
     ("memory_mb", 512, "template"), ("cpus", 2, "template"),
-    ("artifacts", "out", "not available"), ("usage", "file", "not available"),
 ])
 def test_what_nobody_would_keep_is_refused(sim, key, value, words):
     a = post(sim.client, {key: value}, "?name=refused")
