@@ -2,10 +2,13 @@
  * Else all branches and tags are fetched, and the commit looked up among them. git asks nobody for a
  * password: a repository that wants one fails at once.
  *
- * The account is text: the commit; the files at the top, one a line; an empty line; agent.json. */
+ * The account is text: the commit; the files at the top, one a line, with a star behind what may be executed;
+ * an empty line; how long agent.json is, and agent.json; package.json. */
 #include "build_git.h"
 
 #include <stdio.h>
+
+#include "model/agent_tree.h"
 
 enum { NO_GIT = 69, BROKEN = 70, UNREACHABLE = 71, PASSWORD = 77, NO_REF = 78 };
 
@@ -27,11 +30,12 @@ const char build_git_script[] =
     "fi\n"
     "git checkout -q --detach \"$at\" || exit 70\n"
     "git rev-parse HEAD >\"$account\" && rm -rf .git \"$said\" || exit 70\n"
-    "for f in *; do [ -f \"$f\" ] && printf '%s\\n' \"$f\"; done | grep -E '^[A-Za-z0-9._-]+$' | head -n "
-    "1000 "
+    "x() { if [ -x \"$1\" ]; then printf '%s *\\n' \"$1\"; else printf '%s\\n' \"$1\"; fi; }\n"
+    "for f in *; do [ -f \"$f\" ] && x \"$f\"; done | grep -E '^[A-Za-z0-9._-]+( [*])?$' | head -n 1000 "
     ">>\"$account\"\n"
-    "echo >>\"$account\"\n"
-    "[ ! -f agent.json ] || head -c 65537 agent.json >>\"$account\"\n";
+    "part() { if [ -f \"$1\" ]; then head -c \"$2\" \"$1\"; fi; }\n"
+    "{ echo; part agent.json 65537 | wc -c; part agent.json 65537; part package.json 262144; } "
+    ">>\"$account\"\n";
 
 void build_git_failed(const struct git_source *git, int code, char *out, size_t out_bytes)
 {
@@ -55,16 +59,28 @@ void build_git_failed(const struct git_source *git, int code, char *out, size_t 
     }
 }
 
+static void note(struct agent_tree *tree, struct str line)
+{
+    bool executable = line.n > 2 && line.p[line.n - 1] == '*';
+    agent_tree_note(tree, executable ? str_make(line.p, line.n - 2) : line, executable);
+}
+
 int build_git_read(struct str account, struct manifest *manifest_out, char commit_out[GIT_COMMIT_BYTES],
                    struct err *err)
 {
     struct agent_tree tree = {0};
     struct str rest = account, line;
+    uint64_t bytes;
     if (!str_split(&rest, '\n', &line) || !str_copy(line, commit_out, GIT_COMMIT_BYTES) || line.n == 0)
         return err_set(err, ERR_PROTOCOL, "the clone left no account of itself");
     while (str_split(&rest, '\n', &line) && line.n > 0)
-        agent_tree_note(&tree, line);
-    if (rest.n > MANIFEST_BYTES)
+        note(&tree, line);
+    if (!str_split(&rest, '\n', &line) || !str_to_u64(str_trim(line), &bytes) || bytes > rest.n)
+        return err_set(err, ERR_PROTOCOL, "the clone's account of itself is damaged");
+    if (bytes > MANIFEST_BYTES)
         return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes", MANIFEST_BYTES);
-    return manifest_parse(rest, &tree, manifest_out, err) == 0 ? manifest_check(manifest_out, err) : -1;
+    agent_tree_package(&tree, str_make(rest.p + bytes, rest.n - bytes));
+    return manifest_parse(str_make(rest.p, bytes), &tree, manifest_out, err) == 0
+               ? manifest_check(manifest_out, err)
+               : -1;
 }

@@ -12,7 +12,7 @@
  * of it in BUILD_GIT_ACCOUNT. */
 extern const char build_git_script[];
 #define BUILD_GIT_ACCOUNT "/tmp/.sandpiper-source"
-enum { BUILD_GIT_ACCOUNT_BYTES = MANIFEST_BYTES + 64 * 1024 };
+enum { BUILD_GIT_ACCOUNT_BYTES = 512 * 1024 };
 
 /* What an exit code other than 0 of the script means, as a message. */
 void build_git_failed(const struct git_source *git, int code, char *out, size_t out_bytes);

@@ -19,12 +19,14 @@
 #include <uthash.h>
 
 #include "base/buf.h"
+#include "model/agent_tree.h"
 
 enum {
     BLOCK_BYTES = 64 * 1024,
     PATH_MAX_BYTES = 1024,
     HEADER_MAX_BYTES =
         4 * 1024 * 1024, /* one entry's, extensions included: libarchive keeps them in memory */
+    PACKAGE_BYTES = 256 * 1024,
     NAMES_MAX_BYTES = 32 * 1024 * 1024,
 };
 
@@ -44,7 +46,7 @@ struct check {
     char block[BLOCK_BYTES];
     int64_t unpacked, header_from; /* bytes of the tar read so far, and up to the current entry's header */
     struct agent_tree tree;
-    struct buf manifest;
+    struct buf manifest, package; /* agent.json, package.json */
     int64_t entries, bytes;
     struct crypto_sha256_state content, holes; /* of the current entry */
     struct name *names;
@@ -289,8 +291,8 @@ static int check_kind(struct check *c, struct archive_entry *e, const char *path
     }
 }
 
-/* Reads an entry's content: counts and hashes it all, keeps agent.json. */
-static int read_content(struct archive *a, struct check *c, bool manifest, struct err *err)
+/* Reads an entry's content: counts and hashes it all, keeps agent.json and package.json. */
+static int read_content(struct archive *a, struct check *c, const char *file, struct err *err)
 {
     const void *block;
     size_t n;
@@ -308,7 +310,9 @@ static int read_content(struct archive *a, struct check *c, bool manifest, struc
         }
         at = offset + (la_int64_t)n;
         crypto_sha256_update(&c->content, str_make(block, n));
-        if (manifest && !buf_append(&c->manifest, block, n))
+        if (strcmp(file, "package.json") == 0)
+            buf_append(&c->package, block, n); /* a longer one says nothing here */
+        if (strcmp(file, "agent.json") == 0 && !buf_append(&c->manifest, block, n))
             return err_set(err, ERR_BAD_MANIFEST, "agent.json has more than %d bytes", MANIFEST_BYTES);
     }
     if (rc != ARCHIVE_EOF)
@@ -329,9 +333,9 @@ static int check_entry(struct archive *a, struct archive_entry *e, struct check 
         return err_set(err, ERR_BAD_ARCHIVE, "the archive has more than %d entries", ARCHIVE_MAX_ENTRIES);
     if (check_kind(c, e, path, &kind, err) != 0 || note_name(c, path, kind, err) != 0)
         return -1;
-    if (kind == NAME_FILE)
-        agent_tree_note(&c->tree, str_of(path));
-    int rc = read_content(a, c, kind == NAME_FILE && strcmp(path, "agent.json") == 0, err);
+    if (kind == NAME_FILE && strchr(path, '/') == NULL)
+        agent_tree_note(&c->tree, str_of(path), (archive_entry_perm(e) & S_IXUSR) != 0);
+    int rc = read_content(a, c, kind == NAME_FILE ? path : "", err);
     struct name *name = find_name(c, path, strlen(path));
     if (rc == 0 && kind != NAME_DIR)
         digest_entry(c, e, name);
@@ -367,6 +371,7 @@ static void check_free(struct check *c)
     archive_read_free(c->tar);
     archive_read_free(c->gunzip);
     buf_deinit(&c->manifest);
+    buf_deinit(&c->package);
     free(c);
 }
 
@@ -394,9 +399,12 @@ int bundle_check(int fd, struct bundle *out, struct err *err)
     if (c == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory");
     buf_init(&c->manifest, MANIFEST_BYTES);
+    buf_init(&c->package, PACKAGE_BYTES);
     int rc = -1;
-    if (open_readers(c, fd, err) == 0 && walk(c->tar, c, err) == 0 &&
-        manifest_parse(buf_view(&c->manifest), &c->tree, &out->manifest, err) == 0)
+    bool whole = open_readers(c, fd, err) == 0 && walk(c->tar, c, err) == 0;
+    if (whole && !c->package.failed && c->package.len > 0)
+        agent_tree_package(&c->tree, buf_view(&c->package));
+    if (whole && manifest_parse(buf_view(&c->manifest), &c->tree, &out->manifest, err) == 0)
         rc = manifest_check(&out->manifest, err);
     if (rc == 0)
         rc = check_entry_file(c, &out->manifest, err);

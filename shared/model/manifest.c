@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "json/json.h"
+#include "model/agent_tree.h"
 #include "model/environment.h"
 #include "model/invocation.h"
 
@@ -345,82 +346,13 @@ static int read_document(struct str text, struct manifest *out, bool *install_st
     return rc;
 }
 
-/* ---- defaults ---- */
-
-void agent_tree_note(struct agent_tree *t, struct str name)
-{
-    const struct {
-        const char *name;
-        bool *seen;
-    } files[] = {
-        {"package.json", &t->package_json},
-        {"requirements.txt", &t->requirements_txt},
-        {"index.js", &t->index_js},
-        {"main.py", &t->main_py},
-        {"run.sh", &t->run_sh},
-        {"agent.js", &t->agent_js},
-        {"agent.py", &t->agent_py},
-    };
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (str_eq_c(name, files[i].name))
-            *files[i].seen = true;
-}
-
-static void guess_runtime(const struct agent_tree *tree, struct manifest *out)
-{
-    const char *runtime = tree->package_json || tree->index_js || tree->agent_js      ? "node"
-                          : tree->requirements_txt || tree->main_py || tree->agent_py ? "python"
-                          : tree->run_sh                                              ? "command"
-                                                                                      : "";
-    snprintf(out->runtime, sizeof out->runtime, "%s", runtime);
-}
-
-static const char *default_entry(const struct agent_tree *tree, const char *runtime)
-{
-    if (strcmp(runtime, "node") == 0)
-        return tree->index_js ? "index.js" : tree->agent_js ? "agent.js" : "";
-    if (strcmp(runtime, "python") == 0)
-        return tree->main_py ? "main.py" : tree->agent_py ? "agent.py" : "";
-    return tree->run_sh ? "sh run.sh" : "";
-}
-
-static const char *default_install(const struct agent_tree *tree, const char *runtime)
-{
-    if (strcmp(runtime, "node") == 0 && tree->package_json)
-        return "npm install --no-audit --no-fund";
-    if (strcmp(runtime, "python") == 0 && tree->requirements_txt)
-        return "python3 -m pip install --user --break-system-packages -r requirements.txt";
-    return "";
-}
-
-static int fill_defaults(const struct agent_tree *tree, bool install_stated, struct manifest *out,
-                         struct err *err)
-{
-    if (out->runtime[0] == '\0')
-        guess_runtime(tree, out);
-    if (out->runtime[0] == '\0')
-        return err_set(
-            err, ERR_BAD_MANIFEST,
-            "there is no program that can be recognised: add an index.js, main.py or run.sh at the top, "
-            "or an agent.json that has \"runtime\" and \"entry\"");
-    if (out->entry[0] == '\0')
-        snprintf(out->entry, sizeof out->entry, "%s", default_entry(tree, out->runtime));
-    if (out->entry[0] == '\0')
-        return err_set(
-            err, ERR_BAD_MANIFEST,
-            "the agent has no entry: add index.js (node), main.py (python), or \"entry\" in agent.json");
-    if (!install_stated)
-        snprintf(out->install, sizeof out->install, "%s", default_install(tree, out->runtime));
-    return 0;
-}
-
 int manifest_parse(struct str text, const struct agent_tree *tree, struct manifest *out, struct err *err)
 {
     bool install_stated = false;
     *out = (struct manifest){0};
     if (text.n > 0 && read_document(text, out, &install_stated, err) != 0)
         return -1;
-    return fill_defaults(tree, install_stated, out, err);
+    return agent_tree_defaults(tree, install_stated, out, err);
 }
 
 int manifest_read(struct str text, struct manifest *out, struct err *err)

@@ -66,19 +66,12 @@ struct manifest {
     enum manifest_usage usage;
 };
 
-/* What a source holds at its top, as far as defaults depend on it. */
-struct agent_tree {
-    bool package_json, requirements_txt, index_js, main_py, run_sh, agent_js, agent_py;
-};
-
-/* A file at the top of a source. */
-void agent_tree_note(struct agent_tree *tree, struct str name);
+struct agent_tree;
 
 /* All keys, NULL-ended. */
 extern const char *const manifest_keys[];
 
-/* Parses agent.json (text empty: there was none) and fills the defaults from the tree: node with index.js (or
- * package.json), python with main.py; install `npm install` with a package.json, pip with a requirements.txt.
+/* Parses agent.json (text empty: there was none) and fills the defaults from the tree (agent_tree.h).
  * ERR_BAD_MANIFEST names the line and the key, and says how to mend it. */
 int manifest_parse(struct str text, const struct agent_tree *tree, struct manifest *out, struct err *err);
 

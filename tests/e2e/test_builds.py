@@ -69,6 +69,13 @@ def test_a_failure_says_why_and_the_serving_version_is_untouched(own, what):
     assert c.submit(f"{name}@{b['version']}", "").status == 409
 
 
+def test_a_file_that_may_be_executed_is_a_program(own, tmp_path):
+    (tmp_path / "answer").write_text("#!/bin/sh\ntr a-z A-Z\n")
+    (tmp_path / "answer").chmod(0o755)
+    own.cli("deploy", str(tmp_path), "--name", "executable")
+    assert own.client.run("executable", "loud")["output"] == "LOUD"
+
+
 def test_an_entry_that_install_makes(own):
     b = build(own.client, "made", {"source.txt": "print('made')"}, runtime="python", entry="dist/main.py",
               install="mkdir dist && cp source.txt dist/main.py")

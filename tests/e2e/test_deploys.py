@@ -176,6 +176,28 @@ def test_a_manifest_read_in_another_way_is_built(sim):
     assert post(c, name, archive(FILES)) == (202, 2)
 
 
+@pytest.mark.parametrize("entries, runtime, entry", [
+    ([("package.json", '{"main": "./src/a.js"}'), ("src/a.js", "")], "node", "src/a.js"),
+    ([("package.json", '{"bin": {"x": "b.js"}}'), ("b.js", ""), ("index.js", "")], "node", "b.js"),
+    ([("package.json", '{"scripts": {"start": "node x"}}'), ("x.js", "")], "command", "npm start --silent"),
+    ([("pyproject.toml", ""), ("agent.py", "")], "python", "agent.py"),
+    ([("answer", "", 0o755), ("README", "")], "command", "exec ./answer"),
+    ([("agent", "", 0o755), ("other", "", 0o755)], "command", "exec ./agent"),
+    ([("run.sh", "", 0o755), ("other", "", 0o755)], "command", "sh run.sh"),
+], ids=["main", "bin", "start", "pyproject", "executable", "agent", "run"])
+def test_the_files_tell_what_to_run(sim, request, entries, runtime, entry):
+    name = "told-" + request.node.callspec.id
+    assert post(sim.client, name, tar(entries)) == (202, 1)
+    b = agent(sim.client, name)["latest_build"]
+    assert (b["runtime"], b["entry"]) == (runtime, entry)
+
+
+@pytest.mark.parametrize("entries", [[("one", "", 0o755), ("two", "", 0o755)], [("sub/one", "", 0o755)], [("package.json", "{}")]])
+def test_files_that_tell_nothing_are_refused(sim, entries):
+    a = sim.client.call("POST", "/v1/agents?name=nothing", tar(entries), GZIP)
+    assert (a.status, a.json["code"]) == (400, "invalid_manifest"), a.body
+
+
 def test_the_command_line(sim, tmp_path):
     (tmp_path / "run.sh").write_text("cat\n")
     first = sim.cli("deploy", str(tmp_path), "--name", "by-hand").stdout.decode()

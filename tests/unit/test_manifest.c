@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "json/json.h"
+#include "model/agent_tree.h"
 #include "model/invocation.h"
 #include "model/manifest.h"
 
@@ -38,6 +39,29 @@ static void defaults_come_from_the_files(void **state)
          "agent.py",
          "python3 -m pip install --user --break-system-packages -r requirements.txt"},
         {{.run_sh = true}, "", "command", "sh run.sh", ""},
+        {{.package_json = true, .index_js = true, .package_main = "src/a.js"},
+         "",
+         "node",
+         "src/a.js",
+         "npm install --no-audit --no-fund"},
+        {{.package_json = true, .agent_js = true, .package_main = "index.js"},
+         "",
+         "node",
+         "agent.js",
+         "npm install --no-audit --no-fund"},
+        {{.package_json = true, .start_script = true},
+         "",
+         "command",
+         "npm start --silent",
+         "npm install --no-audit --no-fund"},
+        {{.pyproject_toml = true, .main_py = true},
+         "",
+         "python",
+         "main.py",
+         "python3 -m pip install --user --break-system-packages ."},
+        {{.executable = "answer", .executables = 1}, "", "command", "exec ./answer", ""},
+        {{.executable = "agent", .executables = 3}, "", "command", "exec ./agent", ""},
+        {{.executable = "answer", .executables = 1, .main_py = true}, "", "python", "main.py", ""},
         {{.index_js = true, .main_py = true}, "", "node", "index.js", ""},
         {{.index_js = true, .main_py = true}, "{\"runtime\":\"python\"}", "python", "main.py", ""},
         {{0}, "{\"runtime\":\"node\",\"entry\":\"src/x.js\"}", "node", "src/x.js", ""},
@@ -60,6 +84,42 @@ static void defaults_come_from_the_files(void **state)
     struct manifest m;
     assert_int_equal(manifest_parse(STR(""), &nothing, &m, NULL), -1);
     assert_int_equal(manifest_parse(STR("{\"runtime\":\"node\"}"), &nothing, &m, NULL), -1);
+}
+
+static void files_tell(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *main;
+        bool start;
+    } packages[] = {
+        {"{\"main\":\"./lib/x.js\"}", "lib/x.js", false},
+        {"{\"bin\":\"cli.js\",\"scripts\":{\"start\":\"node y\"}}", "cli.js", true},
+        {"{\"bin\":{\"a\":\"./bin/a.js\",\"b\":\"c\"}}", "bin/a.js", false},
+        {"{\"main\":7,\"bin\":{},\"scripts\":{\"start\":\"\"}}", "", false},
+        {"{\"main\":\"a\\nb\"}", "", false},
+        {"[]", "", false},
+        {"{", "", false},
+        {"", "", false},
+    };
+    for (size_t i = 0; i < sizeof packages / sizeof *packages; i++) {
+        struct agent_tree t = {0};
+        agent_tree_package(&t, str_of(packages[i].text));
+        assert_string_equal(t.package_main, packages[i].main);
+        assert_int_equal(t.start_script, packages[i].start);
+    }
+    struct agent_tree t = {0};
+    agent_tree_note(&t, STR("a b; reboot"), true);
+    assert_int_equal(t.executables, 0);
+    agent_tree_note(&t, STR("first"), true);
+    agent_tree_note(&t, STR("readme"), false);
+    agent_tree_note(&t, STR("second"), true);
+    assert_string_equal(t.executable, "first");
+    struct manifest m;
+    assert_int_equal(manifest_parse(STR(""), &t, &m, NULL), -1); /* which of the two? */
+    agent_tree_note(&t, STR("agent"), true);
+    assert_int_equal(manifest_parse(STR(""), &t, &m, NULL), 0);
+    assert_string_equal(m.entry, "exec ./agent");
 }
 
 /* ---- everything, read and written down ---- */
@@ -362,6 +422,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_come_from_the_files),
+        cmocka_unit_test(files_tell),
         cmocka_unit_test(everything_is_kept),
         cmocka_unit_test(short_forms),
         cmocka_unit_test(the_longest_form_fits),
