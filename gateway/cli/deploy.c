@@ -316,7 +316,9 @@ int command_deploy(struct cli *cli, int argc, char **argv)
         "Makes a new version of an agent from a directory, or from a git repository that anybody may read, "
         "and\n"
         "waits until it is built.\n"
-        "node_modules, .git, __pycache__ and what .sandpiperignore names are left out.",
+        "Left out: node_modules, .git, .venv, __pycache__, and what .gitignore and .sandpiperignore name (as "
+        "git\n"
+        "reads them).",
         options, 1, 1};
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))

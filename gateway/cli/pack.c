@@ -5,7 +5,6 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <fts.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,92 +13,30 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "ignore.h"
 
-enum { PATTERNS_MAX = 256, IGNORE_FILE_BYTES = 64 << 10, BLOCK_BYTES = 64 << 10 };
-
-struct pattern {
-    char *text; /* points into ignore's text */
-    bool directory, path;
-};
-
-struct ignore {
-    char *text;
-    struct pattern patterns[PATTERNS_MAX];
-    int count;
-};
+enum { BLOCK_BYTES = 64 << 10 };
 
 struct pack {
     struct archive *out;
     FTS *tree;
-    struct ignore ignore;
+    struct ignore *ignore;
     size_t root_len; /* of "dir/" in the paths */
     int64_t files, max_bytes;
     struct err *err;
 };
 
-/* ---- .sandpiperignore ---- */
+/* ---- what is left out ---- */
 
-static int add_pattern(struct ignore *ig, char *line, struct err *err)
+/* What tools make anew, and what holds everything that ever was. */
+static bool is_left_out(const struct pack *p, const char *path, const char *name, bool directory)
 {
-    size_t n = strcspn(line, "\r\n");
-    while (n > 0 && (line[n - 1] == ' ' || line[n - 1] == '\t'))
-        n--;
-    line[n] = '\0';
-    if (n == 0 || line[0] == '#')
-        return 0;
-    if (line[0] == '!')
-        return err_set(err, ERR_BAD_ARCHIVE, ".sandpiperignore: \"%.60s\": exceptions (!) are not supported",
-                       line);
-    if (ig->count == PATTERNS_MAX)
-        return err_set(err, ERR_BAD_ARCHIVE, ".sandpiperignore has more than %d patterns", PATTERNS_MAX);
-    struct pattern *p = &ig->patterns[ig->count++];
-    p->directory = line[n - 1] == '/';
-    if (p->directory)
-        line[n - 1] = '\0';
-    p->path = strchr(line, '/') != NULL;
-    p->text = line[0] == '/' ? line + 1 : line;
-    return 0;
-}
-
-static int read_ignore(struct ignore *ig, const char *dir, struct err *err)
-{
-    char *path = NULL, *next;
-    if (asprintf(&path, "%s/.sandpiperignore", dir) < 0)
-        return err_set(err, ERR_NO_MEMORY, "no memory");
-    FILE *f = fopen(path, "re");
-    free(path);
-    if (f == NULL)
-        return errno == ENOENT ? 0
-                               : err_set(err, ERR_IO, "cannot read .sandpiperignore: %s", strerror(errno));
-    ig->text = calloc(1, IGNORE_FILE_BYTES + 1);
-    size_t n = ig->text != NULL ? fread(ig->text, 1, IGNORE_FILE_BYTES, f) : 0;
-    fclose(f);
-    if (ig->text == NULL || n == IGNORE_FILE_BYTES)
-        return err_set(err, ERR_LIMIT, ".sandpiperignore is too large");
-    for (char *line = ig->text; line != NULL; line = next) {
-        next = strchr(line, '\n');
-        if (next != NULL)
-            *next++ = '\0';
-        if (add_pattern(ig, line, err) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-static bool is_ignored(const struct ignore *ig, const char *path, const char *name, bool directory)
-{
-    static const char *const always[] = {"node_modules", ".git", "__pycache__", ".sandpiper"};
+    static const char *const always[] = {"node_modules", ".venv", "__pycache__", ".sandpiper"};
     for (size_t i = 0; directory && i < sizeof always / sizeof *always; i++)
         if (strcmp(name, always[i]) == 0)
             return true;
-    for (int i = 0; i < ig->count; i++) {
-        const struct pattern *p = &ig->patterns[i];
-        if (p->directory && !directory)
-            continue;
-        if (p->path ? fnmatch(p->text, path, FNM_PATHNAME) == 0 : fnmatch(p->text, name, 0) == 0)
-            return true;
-    }
-    return strcmp(path, ".sandpiperignore") == 0;
+    return strcmp(name, ".git") == 0 || strcmp(name, ".sandpiperignore") == 0 ||
+           ignore_matches(p->ignore, path, directory);
 }
 
 /* ---- entries ---- */
@@ -116,7 +53,7 @@ static int check_size(const struct pack *p)
         return 0;
     return err_set(p->err, ERR_LIMIT,
                    "the archive has more than the %lld MiB that are accepted.\nName what is not needed in "
-                   ".sandpiperignore; is it the right directory?",
+                   ".sandpiperignore or .gitignore; is it the right directory?",
                    (long long)(p->max_bytes >> 20));
 }
 
@@ -185,16 +122,18 @@ static int add_entry(struct pack *p, const FTSENT *f, const char *path)
 static int visit(struct pack *p, FTSENT *f)
 {
     const char *path = strlen(f->fts_path) > p->root_len ? f->fts_path + p->root_len : "";
-    if (f->fts_level == 0 || f->fts_info == FTS_DP)
-        return f->fts_info == FTS_D || f->fts_info == FTS_DP
-                   ? 0
-                   : err_set(p->err, ERR_IO, "%.120s is no directory", f->fts_path);
-    if (is_ignored(&p->ignore, path, f->fts_name, f->fts_info == FTS_D)) {
+    if (f->fts_info == FTS_DP)
+        return 0;
+    if (f->fts_level == 0)
+        return f->fts_info == FTS_D ? ignore_enter(p->ignore, f->fts_path, "", p->err)
+                                    : err_set(p->err, ERR_IO, "%.120s is no directory", f->fts_path);
+    if (is_left_out(p, path, f->fts_name, f->fts_info == FTS_D)) {
         fts_set(p->tree, f, FTS_SKIP);
         return 0;
     }
     switch (f->fts_info) {
     case FTS_D:
+        return add_entry(p, f, path) != 0 ? -1 : ignore_enter(p->ignore, f->fts_path, path, p->err);
     case FTS_F:
     case FTS_SL:
     case FTS_SLNONE:
@@ -249,13 +188,12 @@ int pack_directory(const char *dir, int fd, int64_t max_bytes, int64_t *files_ou
         root[--n] = '\0';
     p.root_len = n + (n == 1 && root[0] == '/' ? 0 : 1);
     p.out = archive_write_new();
-    int rc = root == NULL || p.out == NULL ? err_set(err, ERR_NO_MEMORY, "no memory")
-                                           : read_ignore(&p.ignore, root, err);
-    if (rc == 0)
-        rc = write_all(&p, root, fd);
+    p.ignore = ignore_new();
+    int rc = root == NULL || p.out == NULL || p.ignore == NULL ? err_set(err, ERR_NO_MEMORY, "no memory")
+                                                               : write_all(&p, root, fd);
     if (p.out != NULL)
         archive_write_free(p.out);
-    free(p.ignore.text);
+    ignore_free(&p.ignore);
     free(root);
     *files_out = p.files;
     return rc;

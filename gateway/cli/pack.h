@@ -6,10 +6,9 @@
 
 #include "base/err.h"
 
-/* Writes dir's tree into fd. Left out: node_modules, .git, __pycache__, .sandpiper, and what .sandpiperignore
- * in dir names: one pattern a line (fnmatch); with a '/' it is matched against the path from dir, else
- * against each name; a '/' at its end means directories only. *files_out: how many files.
- * It stops as soon as the archive exceeds max_bytes. */
+/* Writes dir's tree into fd. Left out: node_modules, .git, .venv, __pycache__, .sandpiper, and what
+ * .gitignore and .sandpiperignore of it and of the directories below name (ignore.h). *files_out: how many
+ * files. It stops as soon as the archive exceeds max_bytes. */
 int pack_directory(const char *dir, int fd, int64_t max_bytes, int64_t *files_out, struct err *err);
 
 #endif

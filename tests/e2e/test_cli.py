@@ -247,6 +247,35 @@ def test_deploy_packs_and_waits(gateway, tmp_path):
         assert entries["agent.js"].uid == 0 and tar.extractfile("agent.js").read() == b"x"
 
 
+def packed(body):
+    with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
+        return sorted(m.name for m in tar.getmembers() if not m.isdir())
+
+
+def test_deploy_leaves_out_what_git_does(gateway, tmp_path):
+    """In a work tree: the files that git would add, nested ignore files and exceptions included."""
+    files = {".gitignore": "*.log\n!keep.log\n/out/\ndeep/**/x\n# a comment\n\\#odd\ntrailing  \n", "main.py": "", "a.log": "", "keep.log": "",
+             "sub/.gitignore": "!a.log\n/local\n*.tmp\n", "sub/a.log": "", "sub/b.log": "", "sub/local": "", "sub/deeper/local": "",
+             "sub/t.tmp": "", "out/x": "", "sub/out/x": "", "deep/x": "", "deep/a/b/x": "", "deep/a/y": "", "#odd": "", "trailing": "",
+             "other/t.tmp": "", "sub/deeper/.gitignore": "*\n!.gitignore\n!kept\n", "sub/deeper/kept": "", "sub/deeper/gone": ""}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    expected = subprocess.run(["git", "-C", str(tmp_path), "ls-files", "--others", "--exclude-standard"], check=True, capture_output=True,
+                              text=True, env=env).stdout.splitlines()
+    gateway.answers["POST /v1/agents"] = (202, build("building"))
+    assert cli(gateway, "deploy", tmp_path, "--name", "my-agent", "--no-wait").returncode == 0
+    assert packed(gateway.seen[0][3]) == sorted(expected) and "keep.log" in expected and "sub/a.log" in expected
+    (tmp_path / ".sandpiperignore").write_text("*.py\n!/a.log\nsub/\n")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/x").write_text("")
+    assert cli(gateway, "deploy", tmp_path, "--name", "my-agent", "--no-wait").returncode == 0
+    with_ours = [f for f in expected if not f.endswith(".py") and not f.startswith("sub/")] + ["a.log"]
+    assert packed(gateway.seen[1][3]) == sorted(with_ours)
+
+
 def test_deploy_shows_a_failed_build(gateway, tmp_path):
     error = {"code": "build_failed", "message": "npm install failed"}
     gateway.answers["POST /v1/agents"] = (202, build("building"))
