@@ -151,6 +151,7 @@ def test_records_are_brief(lists):
     (brief,) = answer.json["data"]
     whole = t.get(brief["id"])
     assert whole.pop("prompt") == "secret prompt" and whole.pop("output") == "secret output"
+    assert (whole.pop("files"), whole.pop("artifacts"), whole.pop("artifacts_truncated")) == ([], [], False)
     assert brief == whole
     assert brief["prompt_size"] == brief["output_size"] == 13 and brief["metadata"] == {"k": "v"}
     assert brief["status"] == "succeeded" and brief["status_stale"] is False
@@ -468,7 +469,8 @@ def test_live_states(stack, client):
         until("it runs", lambda: client.get(id)["status"] == "running")
         (listed,) = [r for r in page(client, status="open")["data"] if r["id"] == id]
         whole = client.get(id)
-        del whole["prompt"], whole["output"]
+        for body in ("prompt", "output", "files", "artifacts", "artifacts_truncated"):
+            del whole[body]
         assert listed == whole and listed["attempt"] == 1
         assert id not in ids(page(client, status="succeeded")["data"])
     finally:
