@@ -20,6 +20,7 @@ enum {
     STORE_MS = 10000,
     FORGET_MS = 3000,
     SWEEP_MS = 1000,
+    LOCKED_BYTES = 4 * 1024 * 1024, /* of some agents with much */
     SCRATCH_BYTES = SUBMISSION_ENV_MAX_BYTES + SUBMISSION_ENV_MAX * 8 + SEAL_PLACE_OVERHEAD_BYTES,
 };
 
@@ -68,6 +69,10 @@ struct secrets *secrets_new(struct executor *x, struct err *err)
     s->x = x;
     s->scratch = crypto_guarded_new(SCRATCH_BYTES);
     s->sweep = loop_timer_new(x->loop, forget_idle, s);
+    if (x->settings->env_private_key != NULL && !crypto_can_lock(LOCKED_BYTES))
+        log_warn(
+            "memory for secrets cannot be locked, and may be swapped out: raise the limit of locked memory "
+            "(RLIMIT_MEMLOCK)");
     bool fine = s->scratch != NULL && s->sweep != NULL;
     if (fine && x->settings->env_private_key != NULL) {
         s->keys = seal_private_new(secret_reveal(x->settings->env_private_key), err);

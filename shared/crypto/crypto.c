@@ -2,7 +2,9 @@
 #include "crypto/crypto.h"
 
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 _Static_assert(sizeof(struct crypto_sha256_state) >= sizeof(crypto_hash_sha256_state),
                "the opaque state fits");
@@ -200,6 +202,21 @@ void *crypto_guarded_new(size_t n)
     if (p != NULL)
         memset(p, 0, size);
     return p;
+}
+
+bool crypto_can_lock(size_t n)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_MEMLOCK, &limit);
+    }
+    void *p = malloc(n);
+    bool can = p != NULL && sodium_mlock(p, n) == 0;
+    if (can)
+        sodium_munlock(p, n);
+    free(p);
+    return can;
 }
 
 void crypto_guarded_free(void *p)

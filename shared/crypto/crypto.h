@@ -59,5 +59,8 @@ void secret_free(struct secret **s); /* wipes */
  * NULL without memory. */
 void *crypto_guarded_new(size_t n);
 void crypto_guarded_free(void *p); /* wipes; NULL is fine */
+/* Raises this process's limit of locked memory as far as it may. Whether n bytes can be locked now: guarded
+ * memory beyond the limit is not, and says nothing. */
+bool crypto_can_lock(size_t n);
 
 #endif
