@@ -44,6 +44,8 @@ static int read_value(const struct secrets *x, const char *name, struct buf *out
         snprintf(prompt, sizeof prompt, "Value of %s", name);
         status = typed_secret(prompt, out);
     }
+    if (out->failed)
+        fprintf(stderr, "The limit is %d bytes.\n", SECRET_VALUE_MAX_BYTES);
     if (status != STATUS_OK)
         return status;
     if (out->len == 0)

@@ -16,7 +16,7 @@ int typed_all(int fd, const char *what, struct buf *out)
     for (;;) {
         char *to = buf_reserve(out, 4096);
         if (to == NULL)
-            return cli_error("%s has more than %zu bytes, which is the limit", what, out->max);
+            return cli_error("%s is too long", what);
         ssize_t n = read(fd, to, 4096);
         if (n < 0 && errno == EINTR)
             continue;
@@ -67,7 +67,7 @@ static int read_terminal(const char *prompt, struct buf *out)
     if (got < 0)
         status = STATUS_INTERRUPTED;
     else if (out->failed)
-        status = cli_error("the value has more than %zu bytes, which is the limit", out->max);
+        status = cli_error("the value is too long");
     if (got >= 0)
         sigprocmask(SIG_SETMASK, &mask, NULL);
     return status;
