@@ -8,7 +8,7 @@
 #include "store/record_json.h"
 #include "webhook_delivery.h"
 
-enum { STREAM_PUT_MS = 5000, PAYLOAD_BYTES = 256 * 1024, SIGNATURES_BYTES = 128 };
+enum { STREAM_PUT_MS = 5000, PAYLOAD_BYTES = RECORD_EVENT_BYTES + 1024, SIGNATURES_BYTES = 128 };
 
 /* ---- the row's copy ---- */
 

@@ -14,7 +14,6 @@
 
 enum {
     STORE_MS = 10000,
-    RESULT_BYTES = 1024 * 1024, /* prompt and output of control characters grow sixfold */
 };
 
 static void next_chunk(struct stream *s, enum output_stream stream);
@@ -161,8 +160,8 @@ static void send_result(struct stream *s, const struct record *r)
 {
     struct buf json, text;
     struct event_position p = stream_position(s);
-    buf_init(&json, RESULT_BYTES);
-    buf_init(&text, RESULT_BYTES + 256);
+    buf_init(&json, RECORD_JSON_BYTES);
+    buf_init(&text, RECORD_JSON_BYTES + 256);
     record_write(r, NULL, &json);
     event_flatten(&json);
     event_write(&text, &p, "result", buf_view(&json));

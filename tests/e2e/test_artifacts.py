@@ -8,6 +8,7 @@ import pytest
 from files_client import MAKER, random_bytes, run, sha256, stray_rows
 from stack import Client, until
 from e2e_agents import make_stack
+from webhook_receiver import OPEN, Receiver
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_a_file_in_place_of_the_directory(maker):
     assert "it is no directory" in maker.client.call("GET", r["logs_url"]).body.decode()
 
 
-def test_events_and_webhooks_hold_them(maker):
+def test_events_hold_them(maker):
     order = {"make": {"out/a": 5}}
     a = maker.client.call("POST", "/v1/invocations", {"agent": "maker", "prompt": json.dumps(order)},
                           {"Accept": "text/event-stream"})
@@ -131,7 +132,7 @@ def test_events_and_webhooks_hold_them(maker):
 
 @pytest.fixture(scope="module")
 def own():
-    s = make_stack(env={"SANDPIPER_EXECUTOR_MAX_ARTIFACT_BYTES": "80m"})
+    s = make_stack(env={"SANDPIPER_EXECUTOR_MAX_ARTIFACT_BYTES": "80m", **OPEN})
     s.client.deploy("maker", MAKER)
     yield s
     s.stop()
@@ -144,6 +145,24 @@ def collecting(s, id):
     """Waits until a good part of it is stored, and it goes on."""
     until("chunks come", lambda: s.count(f"select count(*) from blobs where kind = 4 and id = '{id[4:]}'") > 20, 60)
     assert not s.client.get(id)["finished_at"]
+
+
+def test_a_hundred_long_paths_fit_everywhere(own):
+    """In the record, the stream's last event, and a webhook."""
+    paths = [f"{i:03}/" + "/".join(["ü" * 120] * 3) for i in range(100)]
+    order = {"agent": "maker", "prompt": json.dumps({"make": {f"out/{p}": 1 for p in paths}})}
+    receiver = Receiver()
+    try:
+        a = own.client.call("POST", "/v1/invocations", {**order, "webhook": {"url": receiver.url("/long")}}, {"Accept": "text/event-stream"})
+        told = [json.loads(a.body.decode().split("event: result\ndata: ")[1].split("\n")[0])]
+        told.append(own.client.get(told[0]["id"]))
+        until("the webhook comes", lambda: receiver.got)
+        told.append(receiver.got[0].json["data"])
+    finally:
+        receiver.close()
+    for record in told:
+        assert [f["path"] for f in record["artifacts"]] == paths and not record["artifacts_truncated"]
+    assert own.client.call("GET", told[0]["artifacts"][99]["url"]).status == 200
 
 
 def test_over_the_cap(own):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from neighbour import Neighbour
-from stack import Stack, until
+from stack import Stack, archive, until
 
 LOCKED = """
 import http.server, sys
@@ -201,3 +201,30 @@ def test_what_is_refused_at_once(own, body, code, word):
     a = send(own.client, **{"name": "refused", **body})
     assert (a.status, a.json["code"]) == (400, code) and word in a.json["detail"], a.body
     assert own.client.call("GET", "/v1/agents/refused").status == 404
+
+
+# ---- archives: what is at fault changes nothing for callers ----
+
+PLAIN = {"main.py": "print('serves')"}
+AT_FAULT = {
+    "no archive": (b"this is no archive", 400, "invalid_archive"),
+    "a misspelt key": ({**PLAIN, "agent.json": '{"entyr": "main.py"}'}, 400, "invalid_manifest"),
+    "no entry": ({**PLAIN, "agent.json": '{"entry": "other.py"}'}, 400, "entry_missing"),
+    "an install step that fails": ({**PLAIN, "agent.json": '{"install": "echo broken >&2; exit 3"}'}, 202, "build_failed"),
+}
+
+
+@pytest.mark.parametrize("what", AT_FAULT)
+def test_an_archive_at_fault_leaves_what_serves(own, what):
+    files, status, code = AT_FAULT[what]
+    c = own.client
+    c.deploy("steady", PLAIN)
+    a = c.call("POST", "/v1/agents?name=steady", files if isinstance(files, bytes) else archive(files), {"Content-Type": "application/gzip"})
+    assert a.status == status, a.body
+    if status == 202:
+        b = until("the build ends", lambda: (b := c.call("GET", "/v1/agents/steady").json["latest_build"])["finished_at"] and b, 60)
+        assert b["error"]["code"] == code and "exit code 3" in b["error"]["message"] and "broken" in b["log"], b
+    else:
+        assert a.json["code"] == code, a.json
+    r = c.run("steady", "")
+    assert (r["status"], r["output"], r["version"]) == ("succeeded", "serves\n", 1)

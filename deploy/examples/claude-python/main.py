@@ -1,6 +1,7 @@
 """The prompt goes to Claude, and what Claude says goes to stdout as it comes. The SDK reads ANTHROPIC_API_KEY, which is a
-secret of the agent, and tries again by itself when the API is busy. What was used goes to stderr, the log."""
+secret of the agent, and tries again by itself when the API is busy. What was used goes into the invocation's record."""
 
+import json
 import os
 import sys
 
@@ -21,7 +22,9 @@ def main():
             print(text, end="", flush=True)
         message = stream.get_final_message()
     print()
-    print(f"{message.model}: {message.usage.input_tokens} tokens in, {message.usage.output_tokens} out", file=sys.stderr)
+    if "SANDPIPER_USAGE_FILE" in os.environ:
+        with open(os.environ["SANDPIPER_USAGE_FILE"], "w") as f:
+            json.dump({"usage": message.usage.model_dump(mode="json")}, f)
     if message.stop_reason == "max_tokens":
         print("the answer was cut: CLAUDE_MAX_TOKENS in agent.json says where", file=sys.stderr)
     return 1 if message.stop_reason == "refusal" else 0

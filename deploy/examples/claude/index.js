@@ -1,5 +1,5 @@
 // The prompt goes to Claude, and what Claude says goes to stdout as it comes. The SDK reads ANTHROPIC_API_KEY, which
-// is a secret of the agent, and tries again by itself when the API is busy. What was used goes to stderr, the log.
+// is a secret of the agent, and tries again by itself when the API is busy. What was used goes into the invocation's record.
 'use strict';
 
 const fs = require('node:fs');
@@ -20,7 +20,9 @@ async function main() {
   stream.on('text', (text) => process.stdout.write(text));
   const message = await stream.finalMessage();
   process.stdout.write('\n');
-  console.error(`${message.model}: ${message.usage.input_tokens} tokens in, ${message.usage.output_tokens} out`);
+  if (process.env.SANDPIPER_USAGE_FILE) {
+    fs.writeFileSync(process.env.SANDPIPER_USAGE_FILE, JSON.stringify({ usage: message.usage }));
+  }
   if (message.stop_reason === 'max_tokens') {
     console.error('the answer was cut: CLAUDE_MAX_TOKENS in agent.json says where');
   }
