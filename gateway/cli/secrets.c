@@ -15,7 +15,8 @@
 #include "secrets.h"
 #include "typed.h"
 
-enum { PATH_BYTES = 256, BODY_BYTES = 6 * SECRET_VALUE_MAX_BYTES + 64 };
+/* EFFECTIVE_MS: executors may go by what they read so long ago (executor/environment.h). */
+enum { EFFECTIVE_MS = 1000, PATH_BYTES = 256, BODY_BYTES = 6 * SECRET_VALUE_MAX_BYTES + 64 };
 
 struct secrets {
     struct cli *cli;
@@ -98,10 +99,12 @@ static int set(const struct secrets *x, const char *agent, const char *name)
                                       .retry = API_RETRY_BUSY};
         api_call(x->cli, &q, &r);
         status = reply_check(x->cli, &r, "name");
+        if (status == STATUS_OK)
+            cli_sleep(x->cli, EFFECTIVE_MS);
         if (status == STATUS_OK && x->cli->json)
             reply_print(&r);
         else if (status == STATUS_OK)
-            printf("%s of %s is set; attempts that start a second from now have it\n", name, agent);
+            printf("%s of %s is set; attempts that start from now on have it\n", name, agent);
         reply_deinit(&r);
     }
     buf_deinit(&value);
@@ -148,6 +151,8 @@ static int take_away(const struct secrets *x, const char *agent, const char *nam
     const struct api_request q = {.method = "DELETE", .path = path};
     api_call(x->cli, &q, &r);
     status = r.kind == REPLY_OK ? STATUS_OK : api_complain(x->cli, &r);
+    if (status == STATUS_OK)
+        cli_sleep(x->cli, EFFECTIVE_MS);
     if (status == STATUS_OK && !x->cli->json)
         printf("%s of %s is gone; attempts that run keep it to their end\n", name, agent);
     reply_deinit(&r);

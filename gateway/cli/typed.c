@@ -54,9 +54,9 @@ static int read_terminal(const char *prompt, struct buf *out)
     bool can = tcgetattr(STDIN_FILENO, &before) == 0;
     silent = before;
     silent.c_lflag &= ~(tcflag_t)ECHO;
-    fprintf(stderr, "%s: ", prompt);
-    if (can)
+    if (can) /* before the prompt, after which somebody types: what came earlier is thrown away */
         tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+    fprintf(stderr, "%s: ", prompt);
     while ((got = read_char(interrupts, &c)) > 0)
         buf_byte(out, c);
     if (can)

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import secrets as dice
+import select
 import signal
 import subprocess
 import time
@@ -66,6 +67,9 @@ def terminal(stack, *argv):
 
     def read():
         nonlocal shown
+        if not select.select([master], [], [], 30)[0]:
+            p.kill()
+            raise AssertionError(f"nothing within 30 s after {shown}")
         try:
             shown += os.read(master, 4096)
         except OSError:
