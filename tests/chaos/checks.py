@@ -12,6 +12,7 @@ from stack import Client, in_threads, until
 
 END_S = 60  # until everything accepted has ended, after the last fault is healed
 LEFT_S = 75  # until no sandbox is left: the reaper comes by once a minute
+QUIET_S = 25  # until streams and live records are empty: the slow pass drops strays that are 10 s old, round by round
 BOOT = re.compile(r'"claiming jobs","boot":"([^"]+)"')
 STATES = ("succeeded", "failed", "timed_out", "canceled", "expired", "error")
 # What stays in Redis when no work is there.
@@ -212,7 +213,7 @@ class Checks:
 
     def quiet(self):
         try:
-            self.w.quiet(10)
+            self.w.quiet(QUIET_S)
         except AssertionError as e:
             left = {s: self.w.redis_cli("xlen", s) for s in ("sp:q:high:0", "sp:q:normal:0", "sp:q:low:0", "sp:q:build")}
             self.o.say(f"{e}: {left}, sp:live {self.w.redis_cli('hgetall', 'sp:live')[:500]!r}")

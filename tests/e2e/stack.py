@@ -256,7 +256,7 @@ class Stack:
         until("Redis answers", lambda: self.redis_cli("ping", check=False) == "PONG")
 
     def redis_cli(self, *argv, check=True):
-        r = subprocess.run(["redis-cli", "-s", str(self.dir / "redis.sock"), *argv], capture_output=True, text=True)
+        r = subprocess.run(["redis-cli", "-s", str(self.dir / "redis.sock"), *argv], capture_output=True, text=True, errors="replace")
         assert not check or r.returncode == 0, r.stderr
         return r.stdout.strip()
 

@@ -209,7 +209,7 @@ PLAIN = {"main.py": "print('serves')"}
 AT_FAULT = {
     "no archive": (b"this is no archive", 400, "invalid_archive"),
     "a misspelt key": ({**PLAIN, "agent.json": '{"entyr": "main.py"}'}, 400, "invalid_manifest"),
-    "no entry": ({**PLAIN, "agent.json": '{"entry": "other.py"}'}, 400, "entry_missing"),
+    "no entry": ({**PLAIN, "agent.json": '{"entry": "other.py"}'}, 400, "invalid_manifest"),
     "an install step that fails": ({**PLAIN, "agent.json": '{"install": "echo broken >&2; exit 3"}'}, 202, "build_failed"),
 }
 
