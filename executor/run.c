@@ -342,10 +342,10 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
         flow_next(&j->flow);
 }
 
-int64_t run_files_ms(const struct job *j)
+int64_t run_hold_ms(const struct job *j)
 {
-    return (uuid_is_zero(j->entry.files) ? 0 : FILES_MS) +
-           (collect_wanted(j, true) ? COLLECT_MS + COLLECT_LIST_MS : 0);
+    return 2 * j->x->settings->start_deadline_ms + (uuid_is_zero(j->entry.files) ? 0 : FILES_MS) +
+           j->entry.timeout_ms + (collect_wanted(j, true) ? COLLECT_MS + COLLECT_LIST_MS : 0) + TTL_SLACK_MS;
 }
 
 static void enter_create(void *self)
@@ -353,8 +353,7 @@ static void enter_create(void *self)
     struct job *j = self;
     const struct settings *s = j->x->settings;
     const struct sandbox_create spec = {.template_id = j->version.snapshot,
-                                        .ttl_ms = 2 * s->start_deadline_ms + j->entry.timeout_ms +
-                                                  run_files_ms(j) + TTL_SLACK_MS,
+                                        .ttl_ms = run_hold_ms(j),
                                         .deployment = j->x->deployment,
                                         .executor_boot = j->x->boot,
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),

@@ -28,8 +28,9 @@ enum run_step {
 /* The invocation whose attempt stands at that step; NULL: an answer that came too late. */
 struct job *run_current(struct executor *x, struct uuid id, enum run_step step);
 
-/* What moving the job's files, in and out, may add to the time that its sandbox is needed. */
-int64_t run_files_ms(const struct job *j);
+/* How long the attempt may need its sandbox: uploads and start, files that come along, its limit, gathering
+ * its artifacts, and some more (E2B.md G.1). */
+int64_t run_hold_ms(const struct job *j);
 
 /* Back to the queue as it came; it holds no sandbox. */
 void run_hand_back(struct job *j);

@@ -509,9 +509,7 @@ void warm_forgotten(struct warm *w)
 /* The oldest that lives as long as the job may take. */
 static struct idle *pick(struct warm *w, struct pool *p, const struct job *j)
 {
-    const struct settings *s = w->x->settings;
-    mono_t needed = mono_add_ms(loop_now(w->x->loop),
-                                2 * s->start_deadline_ms + j->entry.timeout_ms + run_files_ms(j) + SLACK_MS);
+    mono_t needed = mono_add_ms(loop_now(w->x->loop), run_hold_ms(j));
     struct idle *i;
     DL_FOREACH(p->idle, i)
     {

@@ -4,7 +4,6 @@
  * is. */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +14,13 @@
 #include "cli.h"
 #include "json/writer.h"
 #include "pack.h"
+#include "slug.h"
 
 enum {
     ARCHIVE_MAX = 100 << 20,
     UPLOAD_MS = 600000,
     POLL_MS = 500,
     PATH_BYTES = 160,
-    SLUG_MAX = 63,
     MANIFEST_MAX = 64 << 10,
     GIT_BODY_BYTES = 8 << 10,
 };
@@ -30,24 +29,18 @@ struct deploy {
     struct cli *cli;
     const char *dir, *name, *ref; /* dir: or a repository's URL */
     bool no_wait, rebuild;
-    bool found;              /* the same source was deployed already */
-    char slug[SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
+    bool found;                  /* the same source was deployed already */
+    char slug[CLI_SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
     int fd;
     size_t bytes;
     void *map;
     struct reply agent;
-    char agent_name[SLUG_MAX + 1];
+    char agent_name[CLI_SLUG_MAX + 1];
     int64_t version;
     mono_t since;
 };
 
 /* ---- the name ---- */
-
-static bool is_slug(const char *s)
-{
-    size_t n = strlen(s);
-    return n > 0 && n <= SLUG_MAX && s[0] != '-' && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
-}
 
 /* Whether agent.json names the agent. */
 static bool manifest_has_name(const char *dir)
@@ -91,28 +84,20 @@ static int check_directory(const struct deploy *d)
 
 static int choose_name(struct deploy *d)
 {
-    char real[PATH_MAX];
-    if (d->name != NULL && !is_slug(d->name))
-        return cli_error("--name takes lower-case letters, digits and hyphens, at most %d", SLUG_MAX);
+    char text[PATH_MAX];
+    if (d->name != NULL && !cli_is_slug(d->name))
+        return cli_error("--name takes lower-case letters, digits and hyphens, at most %d", CLI_SLUG_MAX);
     if (d->name != NULL || (!is_url(d->dir) && manifest_has_name(d->dir)))
         return 0;
-    if (is_url(d->dir))
-        snprintf(real, sizeof real, "%s", d->dir);
-    else if (realpath(d->dir, real) == NULL)
-        return cli_error("%s: %s", d->dir, strerror(errno));
-    size_t n = strlen(real);
-    while (is_url(real) && n > 4 && (strcmp(real + n - 4, ".git") == 0 || real[n - 1] == '/'))
-        real[n -= real[n - 1] == '/' ? 1 : 4] = '\0';
-    snprintf(d->slug, sizeof d->slug, "%.*s", SLUG_MAX, basename(real));
-    for (char *p = d->slug; *p != '\0'; p++)
-        *p = *p == '_' || *p == '.' ? '-' : *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
-    if (!is_slug(d->slug))
-        return cli_error(
-            "the name that it has, %s, is no agent's: those are of lower-case letters, digits and "
-            "hyphens.\nGive --name, or \"name\" in agent.json",
-            basename(real));
-    d->name = d->slug;
-    return 0;
+    if (!str_copy(str_of(d->dir), text, sizeof text))
+        return cli_error("%.80s…: the path is too long", d->dir);
+    size_t n = strlen(text);
+    while (is_url(text) && n > 4 && (strcmp(text + n - 4, ".git") == 0 || text[n - 1] == '/'))
+        text[n -= text[n - 1] == '/' ? 1 : 4] = '\0';
+    int status = cli_slug_of(text, d->slug);
+    if (status == 0)
+        d->name = d->slug;
+    return status;
 }
 
 /* ---- the upload ---- */

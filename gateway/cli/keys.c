@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "database.h"
 #include "json/writer.h"
+#include "slug.h"
 #include "store/keys.h"
 
 enum { CREATE_MS = 10000 };
@@ -39,12 +40,6 @@ static void print_json(const struct create *x, const char *key, const char *name
     jw_object_end(&w);
     printf("%.*s\n", STR_ARG(buf_view(&out)));
     buf_deinit(&out);
-}
-
-static bool is_slug(const char *s)
-{
-    size_t n = strlen(s);
-    return n > 0 && n <= 63 && s[0] != '-' && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
 }
 
 static int create(struct cli *cli, const char *url, const char *tenant, const char *name)
@@ -95,7 +90,7 @@ int command_keys(struct cli *cli, int argc, char **argv)
         return status;
     if (strcmp(argv[first], "create") != 0)
         return cli_error("there is no command keys %s; see sandpiper keys --help", argv[first]);
-    if (!is_slug(tenant))
+    if (!cli_is_slug(tenant))
         return cli_error("--tenant takes lower-case letters, digits and hyphens, at most 63");
     const char *url = database_url(option);
     return url != NULL ? create(cli, url, tenant, name) : STATUS_USAGE;

@@ -33,10 +33,10 @@ int cli_slug_of(const char *dir, char out[CLI_SLUG_MAX + 1])
     const char *name = last_part(dir, real);
     snprintf(out, CLI_SLUG_MAX + 1, "%.*s", CLI_SLUG_MAX, name);
     for (char *p = out; *p != '\0'; p++)
-        *p = *p == '_' || *p == '.' || *p == ' ' ? '-' : *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
+        *p = *p == '_' || *p == '.' ? '-' : *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
     if (cli_is_slug(out))
         return 0;
-    return cli_error("the directory's name, %s, is no agent's: those are of lower-case letters, digits and "
+    return cli_error("the name that it has, %s, is no agent's: those are of lower-case letters, digits and "
                      "hyphens.\nGive --name, or \"name\" in agent.json",
                      name);
 }
