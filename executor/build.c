@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/failpoint.h"
 #include "build_git.h"
+#include "build_log.h"
 #include "job.h"
 #include "recorder.h"
 #include "store/agents.h"
@@ -31,7 +32,6 @@ enum {
     UPLOAD_MS = 120000, /* or a clone */
     SNAPSHOT_MS = 120000,
     START_MS = 30000,
-    LOG_BYTES = 64 * 1024,
 };
 
 #define ARCHIVE_FILE "/tmp/.sandpiper-agent.tar.gz"
@@ -42,8 +42,7 @@ struct build {
     void *map;
     size_t map_bytes;
     char snapshot[VERSION_SNAPSHOT_BYTES];
-    char log[LOG_BYTES + 1];
-    size_t log_n;
+    struct build_log *log;
     struct loop_timer *again;
     bool ready;
     enum err_code error;
@@ -106,6 +105,7 @@ static void build_free(struct job *j)
     if (b->fd >= 0)
         close(b->fd);
     loop_timer_free(&b->again);
+    build_log_free(&b->log);
     free(b);
 }
 
@@ -305,21 +305,9 @@ static void enter_upload(void *self)
 
 /* ---- install and check ---- */
 
-/* Keeps the last LOG_BYTES; bytes that PostgreSQL's text would refuse become '?'. */
 static void on_output(void *arg, struct str piece)
 {
-    struct build *b = build_of(arg);
-    if (piece.n > LOG_BYTES)
-        piece = str_make(piece.p + piece.n - LOG_BYTES, LOG_BYTES);
-    if (b->log_n + piece.n > LOG_BYTES) {
-        size_t drop = b->log_n + piece.n - LOG_BYTES;
-        memmove(b->log, b->log + drop, b->log_n - drop);
-        b->log_n -= drop;
-    }
-    for (size_t i = 0; i < piece.n; i++) {
-        unsigned char c = (unsigned char)piece.p[i];
-        b->log[b->log_n++] = (c >= ' ' && c < 0x7F) || c == '\n' || c == '\t' ? (char)c : '?';
-    }
+    build_log_put(build_of(arg)->log, piece);
 }
 
 static void on_start(void *arg, int64_t pid)
@@ -417,19 +405,6 @@ static void start_command(struct job *j, const char *script, const char *text, c
         give_back(j, "the provider refused to start a command");
 }
 
-/* What the log shows of what follows. */
-static void announce(struct job *j, const char *what, const char *text, const char *more)
-{
-    if (text[0] == '\0')
-        return;
-    on_output(j, STR("$ "));
-    on_output(j, str_of(what));
-    on_output(j, str_of(text));
-    on_output(j, str_of(more[0] != '\0' ? " " : ""));
-    on_output(j, str_of(more));
-    on_output(j, STR("\n"));
-}
-
 static void enter_clone(void *self)
 {
     struct job *j = self;
@@ -438,7 +413,7 @@ static void enter_clone(void *self)
         flow_next(&j->flow);
         return;
     }
-    announce(j, "git fetch ", git->url, git->ref);
+    build_log_command(build_of(j)->log, "git fetch ", git->url, git->ref);
     start_command(j, build_git_script, git->url, git->ref);
 }
 
@@ -507,7 +482,8 @@ static void enter_install(void *self)
     static const char cloned[] = "set -e; cd \"$HOME/agent\"; eval \"$1\"";
     struct job *j = self;
     const char *install = j->version.manifest->install;
-    announce(j, "", install, "");
+    if (install[0] != '\0')
+        build_log_command(build_of(j)->log, "", install, "");
     start_command(j, j->version.git != NULL ? cloned : script, install, NULL);
 }
 
@@ -525,11 +501,12 @@ static void enter_check(void *self)
 {
     struct job *j = self;
     const char *check = j->version.manifest->check;
-    announce(j, "", check, "");
-    if (check[0] == '\0')
+    if (check[0] == '\0') {
         flow_next(&j->flow);
-    else
-        start_command(j, "cd \"$HOME/agent\" && eval \"$1\"", check, NULL);
+        return;
+    }
+    build_log_command(build_of(j)->log, "", check, "");
+    start_command(j, "cd \"$HOME/agent\" && eval \"$1\"", check, NULL);
 }
 
 /* ---- snapshot ---- */
@@ -589,7 +566,7 @@ static void enter_finish(void *self)
                                       .snapshot = str_of(b->snapshot),
                                       .error = b->error,
                                       .error_message = str_of(b->message),
-                                      .log = str_make(b->log, b->log_n)};
+                                      .log = build_log_tail(b->log)};
     job_destroy_sandbox(j);
     struct fetch *f = malloc(sizeof *f);
     INVARIANT(f != NULL);
@@ -620,7 +597,8 @@ void build_start(struct job *j)
     j->aux = b;
     j->free_aux = build_free;
     b->again = loop_timer_new(j->x->loop, enter_finish, j);
-    if (b->again == NULL ||
+    b->log = build_log_new();
+    if (b->again == NULL || b->log == NULL ||
         flow_init(&j->flow, j->x->loop, steps, sizeof steps / sizeof *steps, j, flow_over, &err) != 0) {
         recorder_release(j->x->recorder, j);
         return;
