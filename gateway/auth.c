@@ -6,10 +6,13 @@
 
 #include "store/keys.h"
 
+enum { LOOKUP_MS = 5000 };
+
 struct cached {
     uint8_t hash[SHA256_BYTES];
     struct uuid id;
     int32_t tenant;
+    unsigned scopes;
     mono_t until;
     UT_hash_handle hh; /* insertion order: the oldest first */
 };
@@ -17,12 +20,14 @@ struct cached {
 struct auth {
     struct gateway *g;
     struct cached *keys;
+    uint64_t forgotten; /* times: what was asked for before may be of before a key was revoked */
 };
 
 struct lookup {
     struct auth *a;
     struct call *c;
     uint8_t hash[SHA256_BYTES];
+    uint64_t forgotten;
     void (*next)(struct call *c);
 };
 
@@ -53,6 +58,17 @@ void auth_free(struct auth **a)
     *a = NULL;
 }
 
+void auth_forget(struct auth *a, struct uuid id)
+{
+    struct cached *k, *next;
+    a->forgotten++;
+    HASH_ITER(hh, a->keys, k, next)
+    {
+        if (uuid_eq(k->id, id))
+            drop(a, k);
+    }
+}
+
 static void remember(struct auth *a, const uint8_t *hash, const struct api_key *key)
 {
     struct cached *k;
@@ -67,7 +83,9 @@ static void remember(struct auth *a, const uint8_t *hash, const struct api_key *
     memcpy(k->hash, hash, SHA256_BYTES);
     k->id = key->id;
     k->tenant = key->tenant;
-    k->until = mono_add_ms(loop_now(a->g->loop), AUTH_CACHE_MS);
+    k->scopes = key->scopes;
+    bool expires = key->expiry_ms >= 0 && key->expiry_ms < AUTH_CACHE_MS;
+    k->until = mono_add_ms(loop_now(a->g->loop), expires ? key->expiry_ms : AUTH_CACHE_MS);
     HASH_ADD(hh, a->keys, hash, SHA256_BYTES, k);
 }
 
@@ -75,8 +93,12 @@ static void on_key(void *arg, const struct api_key *key, const struct err *err)
 {
     struct lookup *l = arg;
     struct call *c = l->c;
-    if (err == NULL && key->valid)
-        remember(l->a, l->hash, key);
+    if (err == NULL && key->valid) {
+        if (l->forgotten == l->a->forgotten)
+            remember(l->a, l->hash, key);
+        if (key->unused)
+            key_touch(l->a->g->files, key->id, LOOKUP_MS);
+    }
     void (*next)(struct call *) = l->next;
     free(l);
     if (!call_leave(c))
@@ -88,6 +110,7 @@ static void on_key(void *arg, const struct api_key *key, const struct err *err)
     } else {
         c->tenant = key->tenant;
         c->api_key = key->id;
+        c->scopes = key->scopes;
         next(c);
     }
 }
@@ -112,10 +135,10 @@ static void look_up(struct auth *a, struct call *c, const uint8_t *hash, void (*
         call_fail_code(c, ERR_OVERLOADED, NULL);
         return;
     }
-    *l = (struct lookup){.a = a, .c = c, .next = next};
+    *l = (struct lookup){.a = a, .c = c, .forgotten = a->forgotten, .next = next};
     memcpy(l->hash, hash, SHA256_BYTES);
     call_enter(c);
-    if (key_lookup(a->g->read, hash, 5000, on_key, l, &err) == 0)
+    if (key_lookup(a->g->read, hash, LOOKUP_MS, on_key, l, &err) == 0)
         return;
     free(l);
     if (call_leave(c))
@@ -139,6 +162,7 @@ void auth_check(struct auth *a, struct call *c, void (*next)(struct call *c))
     if (k != NULL && mono_before(loop_now(a->g->loop), k->until)) {
         c->tenant = k->tenant;
         c->api_key = k->id;
+        c->scopes = k->scopes;
         next(c);
         return;
     }

@@ -18,8 +18,9 @@ struct call {
     const struct route *route;
     struct str arg, arg2; /* what the route's first and second {…} matched; copies */
     char arg_text[96], arg2_text[96];
-    int32_t tenant; /* set by authentication */
+    int32_t tenant; /* set by authentication, and the two below */
     struct uuid api_key;
+    unsigned scopes;
     int pending; /* asynchronous work under way */
     bool ended;  /* answered or abandoned */
     void *data;  /* the handler's own */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/api_key.h"
+
 extern const char openapi_json[];
 extern const size_t openapi_json_len;
 
@@ -84,6 +86,21 @@ static const char **query_of(const struct contract *c, const struct json_value *
     return names;
 }
 
+/* `security` of an operation: alternatives, {"key": [scope]} each. 0: there are none, or one is not so. */
+static unsigned scopes_of(const struct json_value *security)
+{
+    unsigned all = 0;
+    for (const struct json_value *v = json_first(security); v != NULL; v = json_next(v)) {
+        const struct json_value *list = json_get(v, "key");
+        struct str name;
+        unsigned bit = json_count(list) == 1 && json_str(json_first(list), &name) ? key_scope_parse(name) : 0;
+        if (bit == 0)
+            return 0;
+        all |= bit;
+    }
+    return all;
+}
+
 static void route_free(struct route *r)
 {
     free(r->path);
@@ -104,6 +121,7 @@ static struct route *route_new(const struct contract *c, const struct json_value
     r->path = pattern_of(json_key(item));
     r->query = checked ? query_of(c, operation) : NULL;
     r->open = security != NULL && json_count(security) == 0;
+    r->scopes = scopes_of(security);
     r->item = item;
     r->operation = operation;
     if (r->path != NULL && (!checked || r->query != NULL))
@@ -124,7 +142,11 @@ static int find_handler(struct route *r, const struct operation_handler *handler
             continue;
         r->handle = handlers[i].handle;
         used[i] = true;
-        return 0;
+        if (r->open || r->scopes != 0)
+            return 0;
+        return err_set(err, ERR_CONFIG,
+                       "the contract's operation \"%.*s\" does not say which scope it asks for (`security`)",
+                       STR_ARG(id));
     }
     return err_set(err, ERR_CONFIG, "the contract's operation \"%.*s\" has no handler", STR_ARG(id));
 }

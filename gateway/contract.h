@@ -1,6 +1,6 @@
 /* The contract: api/openapi.json, read when the gateway starts. It is what /openapi.json serves and the table
- * that requests are routed by: paths, methods, query parameters and who needs a key stand there and nowhere
- * else. The router adds to each operation the function that handles it.
+ * that requests are routed by: paths, methods, query parameters and what key is needed stand there and
+ * nowhere else. The router adds to each operation the function that handles it.
  *
  * Two of its fields are ours: `x-query: "any"` on an operation ignores parameters that it does not know
  * (probes add some of their own), `x-query: "own"` leaves the whole query to the handler. */
@@ -29,6 +29,7 @@ struct route {
     void (*handle)(struct call *c);
     const char **query; /* the parameters it knows, NULL-ended; NULL: not looked at before the handler */
     bool open;          /* without a key */
+    unsigned scopes; /* a key with any of these may (model/api_key.h): one alternative of `security` each */
     const struct json_value *item, *operation; /* of the document: the path's, and its method's */
     struct route *next;
 };

@@ -18,6 +18,7 @@
 #include "ratelimit.h"
 #include "router.h"
 #include "store/batches.h"
+#include "store/keys.h"
 #include "store/lists.h"
 #include "store/schema_wait.h"
 #include "store/sweep.h"
@@ -70,9 +71,14 @@ static void sub_state(void *arg, bool connected)
 
 static void on_message(void *arg, struct str channel, struct str payload)
 {
-    (void)channel;
     struct app *app = arg;
-    waiters_done(app->g.waiters, payload);
+    struct uuid id;
+    if (!str_eq(channel, STR(KEYS_CHANNEL))) {
+        waiters_done(app->g.waiters, payload);
+    } else if (payload.n == sizeof id.b) {
+        memcpy(id.b, payload.p, sizeof id.b);
+        auth_forget(app->g.auth, id);
+    }
 }
 
 static void write_small_state(void *arg, bool connected)
@@ -156,7 +162,7 @@ static int open_stores(struct app *app, struct err *err)
         .url = app->settings.redis_url, .name = app->name, .on_state = redis_state, .arg = app};
     const struct redis_options sub = {
         .url = app->settings.redis_url, .name = app->name, .on_state = sub_state, .arg = app};
-    static const char *const channels[] = {QUEUE_CHANNEL_DONE};
+    static const char *const channels[] = {QUEUE_CHANNEL_DONE, KEYS_CHANNEL};
     boot_application(g->boot, app->name);
     if ((g->read = connect_pg(app, 16, read_state, err)) == NULL ||
         (g->write_small = connect_pg(app, 2, write_small_state, err)) == NULL ||
@@ -166,7 +172,7 @@ static int open_stores(struct app *app, struct err *err)
         (g->load = connect_load(app, err)) == NULL)
         return -1;
     if ((g->redis = redis_open(g->loop, &redis, err)) == NULL ||
-        (app->sub = redis_sub_open(g->loop, &sub, channels, 1, on_message, app, err)) == NULL)
+        (app->sub = redis_sub_open(g->loop, &sub, channels, 2, on_message, app, err)) == NULL)
         return -1;
     return 0;
 }

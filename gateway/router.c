@@ -13,11 +13,13 @@
 #include "events.h"
 #include "health.h"
 #include "invocations.h"
+#include "keys.h"
 #include "ratelimit.h"
 #include "schedules.h"
 #include "secrets.h"
 #include "versions.h"
 #include "webhooks.h"
+#include "model/api_key.h"
 
 static const struct operation_handler handlers[] = {
     {"submitInvocation", invocation_submit},
@@ -43,6 +45,10 @@ static const struct operation_handler handlers[] = {
     {"listSecrets", secrets_list_call},
     {"setSecret", secret_put_call},
     {"deleteSecret", secret_delete_call},
+    {"listKeys", keys_list},
+    {"createKey", key_create_call},
+    {"getKey", key_show},
+    {"revokeKey", key_revoke_call},
     {"createSchedule", schedule_create},
     {"listSchedules", schedules_list},
     {"getSchedule", schedule_show},
@@ -117,6 +123,20 @@ static bool within_rate(struct call *c)
     return !s.refused;
 }
 
+/* RFC 6750, section 3.1. */
+static void refuse_scope(struct call *c)
+{
+    char wanted[KEY_SCOPES_TEXT_BYTES], has[KEY_SCOPES_TEXT_BYTES], text[2 * KEY_SCOPES_TEXT_BYTES + 80];
+    key_scopes_text(c->route->scopes, " ", wanted);
+    snprintf(text, sizeof text, "Bearer realm=\"sandpiper\", error=\"insufficient_scope\", scope=\"%s\"",
+             wanted);
+    http_set_header(c->req, "WWW-Authenticate", str_of(text));
+    key_scopes_text(c->route->scopes, " or ", wanted);
+    key_scopes_text(c->scopes, ", ", has);
+    snprintf(text, sizeof text, "this asks for a key with the scope %s; yours has: %s", wanted, has);
+    call_fail_code(c, ERR_FORBIDDEN, text);
+}
+
 static void handle(struct call *c)
 {
     struct err err = ERR_INIT;
@@ -125,7 +145,10 @@ static void handle(struct call *c)
                        "the tenant sends more requests than it may; RateLimit tells how many");
         return;
     }
-    if (c->route->query != NULL && http_query_check(c->req, (const char *const *)c->route->query, &err) != 0)
+    if (!c->route->open && !key_may(c->scopes, c->route->scopes))
+        refuse_scope(c);
+    else if (c->route->query != NULL &&
+             http_query_check(c->req, (const char *const *)c->route->query, &err) != 0)
         call_fail(c, &err);
     else
         c->route->handle(c);

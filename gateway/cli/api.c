@@ -89,6 +89,12 @@ static int prepare(struct cli *cli, struct err *err)
     return cli->http != NULL ? 0 : -1;
 }
 
+bool api_has_key(struct cli *cli)
+{
+    struct err err;
+    return prepare(cli, &err) == 0 && cli->authorization != NULL;
+}
+
 /* ---- interruption and waiting ---- */
 
 static void on_sigint(void *arg, int signum)

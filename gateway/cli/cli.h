@@ -162,6 +162,9 @@ void reply_print(const struct reply *r);
 struct str reply_str(const struct json_value *object, const char *key);
 int64_t reply_int(const struct reply *r, const struct json_value *object, const char *key);
 
+/* Whether there is a key to send. */
+bool api_has_key(struct cli *cli);
+
 /* From now on Ctrl-C ends api_call and cli_sleep with REPLY_INTERRUPTED; it does not end the process. */
 void cli_catch_interrupt(struct cli *cli);
 void cli_sleep(struct cli *cli, int64_t ms);

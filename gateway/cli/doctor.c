@@ -114,10 +114,12 @@ static void look_at_readiness(struct doctor *d)
 static void look_at_key(struct doctor *d)
 {
     struct reply r;
-    ask(d, "/v1/agents?limit=1", &r);
-    struct str code = reply_str(json_root(r.doc), "code");
+    ask(d, "/v1/keys/self", &r);
+    const struct json_value *root = json_root(r.doc);
+    struct str code = reply_str(root, "code");
     if (r.kind == REPLY_OK)
-        doctor_tell(d, FOUND_WELL, "key", NULL, "the API key is let in");
+        doctor_tell(d, FOUND_WELL, "key", NULL, "the API key \"%.*s\" is let in; scopes: %.*s",
+                    STR_ARG(reply_str(root, "name")), STR_ARG(json_member_source(r.doc, "scopes")));
     else if (d->cli->authorization == NULL)
         doctor_tell(
             d, FOUND_BAD, "key",

@@ -30,7 +30,7 @@ static const struct command commands[] = {
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
     {"retry", command_retry, "retry ID...: run ended invocations again; --all-errors"},
     {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
-    {"keys", command_keys, "keys create: make an API key (needs the database)"},
+    {"keys", command_keys, "keys create|ls|show|revoke: API keys"},
     {"webhooks", command_webhooks,
      "webhooks list|create|delete|enable|rotate|test|deliveries|redeliver|replay"},
     {"listen", command_listen, "print webhooks as they come, and forward them to a local address"},
@@ -54,7 +54,7 @@ static int help(void)
            "  SANDPIPER_URL            the gateway (default http://127.0.0.1:8080)\n"
            "  SANDPIPER_API_KEY        the key; without it .sandpiper/api-key is read\n"
            "  SANDPIPER_PROFILE        both, by the name of a profile ('sandpiper profiles')\n"
-           "  SANDPIPER_DATABASE_URL   PostgreSQL, for keys and migrate\n\n"
+           "  SANDPIPER_DATABASE_URL   PostgreSQL, for migrate and the first key\n\n"
            "Exit status: 0 done, 1 the job or build did not succeed, 2 wrong usage, 3 the gateway cannot be\n"
            "reached or refused.\n");
     return STATUS_OK;

@@ -209,6 +209,22 @@ void pg_put_time(struct pg_params *p, wall_t t)
     put_be64(p, PG_TIMESTAMPTZ, (uint64_t)(t.us - PG_EPOCH_US));
 }
 
+void pg_put_uuid_or_null(struct pg_params *p, struct uuid id)
+{
+    if (uuid_is_zero(id))
+        pg_put_null(p, PG_UUID);
+    else
+        pg_put_uuid(p, id);
+}
+
+void pg_put_time_or_null(struct pg_params *p, wall_t t)
+{
+    if (t.us == 0)
+        pg_put_null(p, PG_TIMESTAMPTZ);
+    else
+        pg_put_time(p, t);
+}
+
 /* ---- arrays ---- */
 
 void pg_array_begin(struct pg_params *p, enum pg_type element)

@@ -87,6 +87,9 @@ void pg_put_text(struct pg_params *p,
 void pg_put_bytea(struct pg_params *p, struct str s);
 void pg_put_uuid(struct pg_params *p, struct uuid id);
 void pg_put_time(struct pg_params *p, wall_t t);
+/* A zero stands for SQL NULL; pg_get_uuid and pg_get_time read NULL as zero. */
+void pg_put_uuid_or_null(struct pg_params *p, struct uuid id);
+void pg_put_time_or_null(struct pg_params *p, wall_t t);
 
 /* One-dimensional arrays, for unnest(): begin with the element type, then the elements with pg_put_*
  * (pg_put_null for SQL NULL), then end. */

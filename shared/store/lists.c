@@ -85,18 +85,12 @@ int list_step(struct pg *pg, const struct list_step *s, int64_t deadline_ms, lis
         pg_put_uuid(p, s->low);
         pg_put_uuid(p, s->high);
         pg_put_int8(p, s->rows);
-        if (uuid_is_zero(s->agent))
-            pg_put_null(p, PG_UUID);
-        else
-            pg_put_uuid(p, s->agent);
+        pg_put_uuid_or_null(p, s->agent);
         pg_put_int4(p, s->version);
         pg_put_text(p, s->metadata);
         pg_put_int2(p, (int16_t)(s->by_status ? s->status : -1));
         pg_put_int8(p, s->matches);
-        if (uuid_is_zero(s->batch))
-            pg_put_null(p, PG_UUID);
-        else
-            pg_put_uuid(p, s->batch);
+        pg_put_uuid_or_null(p, s->batch);
         if (!uuid_is_zero(s->retry_of))
             pg_put_uuid(p, s->retry_of);
     }

@@ -139,7 +139,7 @@ static void read_result(const struct pg_result *r, int row, struct record *out)
     out->logs_inline = !pg_is_null(r, row, C_LOGS);
     out->logs_bytes = pg_get_int8(r, row, C_LOGS_BYTES);
     out->logs_truncated = pg_get_bool(r, row, C_LOGS_TRUNCATED);
-    out->started_at = pg_is_null(r, row, C_STARTED) ? (wall_t){0} : pg_get_time(r, row, C_STARTED);
+    out->started_at = pg_get_time(r, row, C_STARTED);
     out->finished_at = pg_get_time(r, row, C_FINISHED);
     out->artifacts = pg_get_str(r, row, C_ARTIFACTS);
     out->artifacts_truncated = pg_get_bool(r, row, C_ARTIFACTS_TRUNCATED);

@@ -133,11 +133,6 @@ static const char sql_get[] =
     "api_key "
     "FROM schedules WHERE tenant = $1 AND ($2 = '' OR name = $2) AND name > $3 ORDER BY name LIMIT $4";
 
-static wall_t time_or_none(const struct pg_result *r, int row, int col)
-{
-    return pg_is_null(r, row, col) ? (wall_t){0} : pg_get_time(r, row, col);
-}
-
 static void read_schedule(const struct pg_result *r, int i, struct schedule *out)
 {
     *out = (struct schedule){.id = pg_get_uuid(r, i, 0),
@@ -154,8 +149,8 @@ static void read_schedule(const struct pg_result *r, int i, struct schedule *out
                              .retry_on = pg_get_int2(r, i, 11),
                              .prompt = pg_get_str(r, i, 12),
                              .metadata = pg_get_str(r, i, 13),
-                             .next_at = time_or_none(r, i, 14),
-                             .last_at = time_or_none(r, i, 15),
+                             .next_at = pg_get_time(r, i, 14),
+                             .last_at = pg_get_time(r, i, 15),
                              .last_error = pg_get_str(r, i, 17),
                              .created_at = pg_get_time(r, i, 18),
                              .api_key = pg_get_uuid(r, i, 19)};
@@ -249,7 +244,7 @@ static void reply_due(void *arg, const struct pg_result *r, const struct err *er
                                         .tenant = pg_get_int4(r, (int)i, 1),
                                         .cron = pg_get_str(r, (int)i, 2),
                                         .planned = !pg_is_null(r, (int)i, 3),
-                                        .next_at = time_or_none(r, (int)i, 3),
+                                        .next_at = pg_get_time(r, (int)i, 3),
                                         .now = read_minute(r, (int)i, 4)};
     ((schedules_due_fn *)c->fn)(c->arg, list, n, err);
     free(list);

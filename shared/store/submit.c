@@ -112,14 +112,6 @@ static void put_metadata(struct pg_params *p, const struct submission *s)
         pg_put_null(p, PG_TEXT);
 }
 
-static void put_uuid_or_null(struct pg_params *p, struct uuid id)
-{
-    if (uuid_is_zero(id))
-        pg_put_null(p, PG_UUID);
-    else
-        pg_put_uuid(p, id);
-}
-
 /* One array over the rows for which `when` holds. */
 #define COLUMN_OF(type, when, put)                        \
     do {                                                  \
@@ -154,7 +146,7 @@ static void put_starts(struct pg_params *p, struct writer_row *const *rows, size
 
 static void put_retries(struct pg_params *p, struct writer_row *const *rows, size_t n)
 {
-    COLUMN(PG_UUID, put_uuid_or_null(p, s->retry_of));
+    COLUMN(PG_UUID, pg_put_uuid_or_null(p, s->retry_of));
     COLUMN_OF(PG_UUID, s->prompt_copied > 0, pg_put_uuid(p, s->row.key));
     COLUMN_OF(PG_UUID, s->prompt_copied > 0, pg_put_uuid(p, s->retry_of));
     struct uuid low = {0}, high = {0};
@@ -213,7 +205,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     put_starts(p, rows, n);
     put_retries(p, rows, n);
     put_environments(p, rows, n);
-    COLUMN(PG_UUID, put_uuid_or_null(p, s->files));
+    COLUMN(PG_UUID, pg_put_uuid_or_null(p, s->files));
 }
 
 static void group_done(void *arg, struct writer_row *row, const struct err *err)

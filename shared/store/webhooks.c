@@ -32,14 +32,6 @@ static int call(struct pg *pg, const char *sql, struct pg_params *p, int64_t dea
     return store_query(pg, sql, p, deadline_ms, reply, fn, arg, err);
 }
 
-static void put_uuid_or_null(struct pg_params *p, struct uuid id)
-{
-    if (uuid_is_zero(id))
-        pg_put_null(p, PG_UUID);
-    else
-        pg_put_uuid(p, id);
-}
-
 /* NULL for a view that is not there, as against an empty one. */
 static void put_text_if(struct pg_params *p, bool there, struct str s)
 {
@@ -53,11 +45,6 @@ static void put_sealed(struct pg_params *p, const struct webhook_sealed *s)
 {
     pg_put_text(p, str_of(s->key_id));
     pg_put_bytea(p, webhook_sealed_view(s));
-}
-
-static wall_t time_or_zero(const struct pg_result *r, int row, int col)
-{
-    return pg_is_null(r, row, col) ? (wall_t){0} : pg_get_time(r, row, col);
 }
 
 /* ---- endpoints ---- */
@@ -104,9 +91,9 @@ static void reply_endpoints(void *arg, const struct pg_result *r, const struct e
                                             .description = pg_get_str(r, row, 3),
                                             .enabled = pg_get_bool(r, row, 4),
                                             .disabled_reason = pg_get_str(r, row, 5),
-                                            .disabled_at = time_or_zero(r, row, 6),
-                                            .failing_since = time_or_zero(r, row, 7),
-                                            .previous_until = time_or_zero(r, row, 8),
+                                            .disabled_at = pg_get_time(r, row, 6),
+                                            .failing_since = pg_get_time(r, row, 7),
+                                            .previous_until = pg_get_time(r, row, 8),
                                             .created_at = pg_get_time(r, row, 9)};
     }
     ((webhook_endpoints_fn *)c->fn)(c->arg, list, n, err);
@@ -137,8 +124,8 @@ int webhooks_get(struct pg *pg, int32_t tenant, struct uuid id, struct uuid afte
     struct pg_params *p = pg_params_new(256);
     if (p != NULL) {
         pg_put_int4(p, tenant);
-        put_uuid_or_null(p, id);
-        put_uuid_or_null(p, after);
+        pg_put_uuid_or_null(p, id);
+        pg_put_uuid_or_null(p, after);
         pg_put_int8(p, limit);
     }
     return call(pg, sql_get, p, deadline_ms, reply_endpoints, (void (*)(void))fn, arg, err);
@@ -324,7 +311,7 @@ static void reply_attempts(void *arg, const struct pg_result *r, const struct er
                                            .error = pg_get_str(r, row, 8),
                                            .response = pg_get_str(r, row, 9),
                                            .verdict = (enum webhook_verdict)pg_get_int2(r, row, 10),
-                                           .next_at = time_or_zero(r, row, 11)};
+                                           .next_at = pg_get_time(r, row, 11)};
     }
     ((webhook_attempts_fn *)c->fn)(c->arg, list, n, err);
     free(list);

@@ -15,7 +15,8 @@ class Operation:
         self.doc, self.path, self.method, self.body = doc, path, method.upper(), body
         self.id = body["operationId"]
         self.parameters = [doc.resolve(p) for p in item.get("parameters", []) + body.get("parameters", [])]
-        self.open = body.get("security") == []
+        self.security = body["security"]
+        self.open = self.security == []
         self.responses = {int(s): doc.resolve(r) for s, r in body["responses"].items()}
         self.content = body.get("requestBody", {}).get("content", {})
 

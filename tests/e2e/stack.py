@@ -337,8 +337,8 @@ class Stack:
         assert not check or r.returncode == 0, (argv, r.returncode, r.stdout, r.stderr)
         return r
 
-    def new_key(self, tenant="default"):
-        argv = ["keys", "create", "--tenant", tenant, "--json"]
+    def new_key(self, tenant="default", scope="admin"):
+        argv = ["keys", "create", "--tenant", tenant, "--scope", scope, "--json"]
         return json.loads(self.cli(*argv).stdout)["key"]
 
     # ---- the whole ----

@@ -373,7 +373,7 @@ def test_a_refused_time_names_the_options(gateway):
 
 
 def test_without_a_database(gateway):
-    r = cli(gateway, "keys", "create", SANDPIPER_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    r = cli(gateway, "keys", "create", "--tenant", "default", SANDPIPER_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert r.returncode == 3 and b"Is PostgreSQL running?" in r.stderr and b"migrate" not in r.stderr
 
 

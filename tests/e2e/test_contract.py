@@ -93,7 +93,7 @@ def batch_of(client, n, query="", **fields):
 
 
 def path_value(r, stack, name, ids):
-    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"], "secret": ["TOKEN"]}.get(name, [text_of(r, 8)])
+    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"], "secret": ["TOKEN"], "key": stack.keys}.get(name, [text_of(r, 8)])
     return r.choice(good) if r.random() < 0.6 else r.choice([UNKNOWN, text_of(r, 1 + r.randrange(30)), "%00", "..", "x" * 200])
 
 
@@ -103,6 +103,11 @@ def make_webhooks(stack):
         stack.client.call("DELETE", f"/v1/webhooks/{old['id']}")
     stack.webhooks = [stack.client.call("POST", "/v1/webhooks", body).json["id"]
                       for body in ({"url": "https://hooks.example/x"}, {"stream": True})]
+
+
+def make_keys(stack):
+    """Two that nobody needs."""
+    stack.keys = [stack.client.call("POST", "/v1/keys", {"name": "passing"}).json["id"] for _ in range(2)]
 
 
 def request_of(r, stack, contract, operation, ids):
@@ -139,6 +144,7 @@ def request_of(r, stack, contract, operation, ids):
 def test_no_answer_but_what_the_document_tells(stack, contract, name):
     operation = contract.by_id[name]
     make_webhooks(stack)
+    make_keys(stack)
     ids = [stack.client.run(AGENT, "a prompt")["id"], stack.client.submit(AGENT, "other").json["id"]]
     if operation.path.startswith("/v1/batches"):
         ids = [batch_of(stack.client, n)["id"] for n in (1, 3)]
@@ -166,17 +172,20 @@ class Maker:
         self.done = self.client.run(AGENT, "0123456789")["id"]
         make_webhooks(stack)
         self.webhook, self.stream = stack.webhooks
+        make_keys(stack)
+        self.key = stack.keys[0]
+        self.narrow = {s: stack.new_key(scope=s) for s in ("invoke", "deploy")}
         self.batch = batch_of(self.client, 2)["id"]
         until("the batch ends", lambda: self.client.call("GET", f"/v1/batches/{self.batch}").json["ended_at"])
 
     def values(self, operation, id=None):
         done = self.batch if operation.path.startswith("/v1/batches") else self.done
-        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN"}
+        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN", "key": self.key}
         return {p["name"]: known.get(p["name"], "x") for p in operation.of("path")}
 
-    def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True):
+    def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True, key=None):
         target = target or operation.target(self.values(operation))
-        key = bearer(self.stack) if keyed and not operation.open else ""
+        key = f"Authorization: Bearer {key or self.stack.key}\r\n" if keyed and not operation.open else ""
         head = f"{operation.method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{key}{headers}"
         if body:
             head += f"Content-Length: {len(body)}\r\n"
@@ -202,8 +211,13 @@ class Maker:
     def any_401(self, operation):
         return self.send(operation, keyed=False)
 
+    def any_403(self, operation):
+        """With a key that has none of the scopes; or, where each has one that would do, that asks for another key."""
+        enough = {scope for a in operation.security for scope in a["key"]}
+        return self.send(operation, key=self.narrow["invoke" if "invoke" not in enough else "deploy"])
+
     def any_404(self, operation):
-        return self.send(operation, target=operation.target(self.values(operation, UNKNOWN) | {"name": "nobody", "code": "no", "webhook": UNKNOWN_WEBHOOK}))
+        return self.send(operation, target=operation.target(self.values(operation, UNKNOWN) | {"name": "nobody", "code": "no", "webhook": UNKNOWN_WEBHOOK, "key": UNKNOWN_WEBHOOK.replace("whk", "key")}))
 
     def any_408(self, operation):
         if operation.content:
@@ -257,6 +271,19 @@ class Maker:
         return sum(1 for f in os.listdir(f"/proc/{gateway.pid}/fd") if _is_socket(gateway.pid, f)) - gateway.sockets
 
     # ---- what a particular one answers ----
+
+    def createKey_201(self, operation):
+        return self.call(operation, {"name": "made", "scopes": ["read", "invoke"], "expires_at": "2099-01-01T00:00:00Z"})
+
+    def createKey_409(self, operation):
+        tenant = Client(self.client.port, self.stack.new_key("many-keys"))
+        self.stack.psql("insert into api_keys (id, tenant, hash, name, prefix, scopes) select gen_random_uuid(), t.id, sha256(n::text::bytea), "
+                        "'one of many', 'sp_', 1 from generate_series(1, 999) n, tenants t where t.name = 'many-keys'")
+        a = tenant.call("POST", "/v1/keys", {"name": "one too many"})
+        return a.status, a.headers, a.body
+
+    def revokeKey_204(self, operation):
+        return self.call(operation, key=self.stack.keys[1])
 
     def createWebhook_201(self, operation):
         return self.call(operation, {"url": "https://hooks.example/y"})
@@ -513,7 +540,8 @@ def test_every_documented_status_comes_about(contract, maker, name, status):
 
 def test_every_operation_names_what_any_may_answer():
     for o in DOCUMENTED.operations:
-        always = {400, 408, 414, 431, 503} | (set() if o.open else {401, 429})
+        enough = {scope for a in o.security for scope in a["key"]}
+        always = {400, 408, 414, 431, 503} | (set() if o.open else {401, 429}) | (set() if o.open or {"read", "invoke", "deploy"} <= enough else {403})
         assert always <= set(o.responses), (o, always - set(o.responses))
 
 

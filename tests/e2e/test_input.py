@@ -659,6 +659,30 @@ def test_every_parameter_that_is_known_still_works(watched):
         assert watched.client.call("GET", path).status == 200, path
 
 
+def keys_rows():
+    fine = {"name": "x"}
+    yield "no name", {}, "missing_field", "name is required"
+    yield "name: number", {"name": 7}, "invalid_field", "name must be"
+    yield "name: empty", {"name": ""}, "invalid_field", "1 to 100 bytes"
+    yield "name: long", {"name": "x" * 101}, "invalid_field", "1 to 100 bytes"
+    yield "name: control", {"name": "a\nb"}, "invalid_field", "control"
+    for v in ("invoke", [], ["Invoke"], ["invoke", 7], {"invoke": True}, [["invoke"]], 7, None):
+        yield f"scopes: {v}", {**fine, "scopes": v}, "invalid_field", "scopes"
+    for v in ("tomorrow", 7, "2027-01-31", "2027-13-01T00:00:00Z", {}):
+        yield f"expires_at: {v}", {**fine, "expires_at": v}, "invalid_field", "expires_at must be a time"
+    yield "expires_at: past", {**fine, "expires_at": "2020-01-01T00:00:00Z"}, "invalid_field", "in the past"
+    yield "unknown", {**fine, "scope": ["read"]}, "unknown_field", '"scopes"'
+    yield "no object", [], "invalid_json", "object"
+
+
+@pytest.mark.parametrize("body, code, words", [r[1:] for r in keys_rows()], ids=[r[0] for r in keys_rows()])
+def test_keys(watched, body, code, words):
+    before = watched.client.call("GET", "/v1/keys?revoked=true").json
+    a = watched.client.call("POST", "/v1/keys", body)
+    assert (a.status, a.json["code"]) == (400, code) and words in a.json["detail"], a.body
+    assert watched.client.call("GET", "/v1/keys?revoked=true").json["data"] == before["data"]
+
+
 def test_revoked_and_expired_keys(stack, watched):
     for what in ("revoked_at = now()", "expires_at = now() - interval '1 second'"):
         key = stack.new_key()

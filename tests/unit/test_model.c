@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "model/agent.h"
+#include "model/api_key.h"
 #include "model/drr.h"
 #include "model/invocation.h"
 #include "model/traceparent.h"
@@ -327,6 +328,38 @@ static void a_trace_is_carried(void **state)
     }
 }
 
+/* ---- API keys ---- */
+
+static void scopes(void **state)
+{
+    (void)state;
+    char text[KEY_SCOPES_TEXT_BYTES];
+    assert_int_equal(key_scopes_parse(STR("read")), KEY_READ);
+    assert_int_equal(key_scopes_parse(STR("admin, invoke,deploy , read")), KEY_SCOPES_ALL);
+    assert_int_equal(key_scopes_parse(STR("invoke,invoke")), KEY_INVOKE);
+    static const char *const bad[] = {"", ",", "read,", "Read", "read invoke", "readx", "rea"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(key_scopes_parse(str_of(bad[i])), 0);
+    key_scopes_text(KEY_SCOPES_ALL, " or ", text);
+    assert_string_equal(text, "read or invoke or deploy or admin");
+    key_scopes_text(0, ", ", text);
+    assert_string_equal(text, "");
+    assert_null(key_scope_name(3));
+    assert_true(key_may(KEY_ADMIN, KEY_DEPLOY) && key_may(KEY_READ | KEY_DEPLOY, KEY_DEPLOY | KEY_INVOKE));
+    assert_false(key_may(KEY_READ | KEY_INVOKE, KEY_DEPLOY) || key_may(0, KEY_SCOPES_ALL));
+}
+
+static void key_names(void **state)
+{
+    (void)state;
+    char longest[KEY_NAME_MAX_BYTES + 2];
+    memset(longest, 'x', sizeof longest);
+    assert_true(key_name_valid(str_make(longest, KEY_NAME_MAX_BYTES)) &&
+                key_name_valid(STR("nächtlich – 1")));
+    assert_false(key_name_valid(str_make(longest, KEY_NAME_MAX_BYTES + 1)) || key_name_valid(STR("")));
+    assert_false(key_name_valid(STR("a\tb")) || key_name_valid(STR("\x7f")) || key_name_valid(STR("\xff")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +374,8 @@ int main(void)
         cmocka_unit_test(refs),
         cmocka_unit_test(run_commands),
         cmocka_unit_test(a_trace_is_carried),
+        cmocka_unit_test(scopes),
+        cmocka_unit_test(key_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
