@@ -6,8 +6,10 @@
  * Every submission carries an Idempotency-Key, so it may be sent again when its answer is lost. Ctrl-C
  * cancels the job; a second one leaves at once. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "attach.h"
@@ -29,13 +31,13 @@ enum {
 
 struct invoke {
     struct cli *cli;
-    const char *agent, *prompt, *key, *priority, *not_before;
+    const char *agent, *prompt, *file, *key, *priority, *not_before;
     int64_t timeout_s;
     char begin[CLI_WHEN_BYTES]; /* not_before as a time: the same when it is sent again */
     struct cli_list metadata, attach;
     struct attach_form form; /* of what is attached */
     struct progress sent;
-    bool no_wait, stream;
+    bool detach, stream;
     struct buf text; /* the prompt, when it was read */
     char key_text[80], id[ID_TEXT_BYTES];
     struct reply record;
@@ -44,18 +46,18 @@ struct invoke {
 
 /* ---- the submission ---- */
 
-/* All of stdin. */
-static int read_prompt(struct invoke *in)
+/* All of fd. */
+static int read_prompt(struct invoke *in, int fd, const char *name)
 {
     for (;;) {
         char *to = buf_reserve(&in->text, 65536);
         if (to == NULL)
             break;
-        ssize_t n = read(STDIN_FILENO, to, 65536);
+        ssize_t n = read(fd, to, 65536);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return cli_error("cannot read the prompt from stdin");
+            return cli_error("cannot read the prompt from %s: %s", name, strerror(errno));
         if (n == 0)
             return 0;
         buf_commit(&in->text, (size_t)n);
@@ -65,15 +67,31 @@ static int read_prompt(struct invoke *in)
     return cli_error("the prompt exceeds 4 MiB");
 }
 
+static int read_file(struct invoke *in)
+{
+    int fd = open(in->file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return cli_error("cannot open %s: %s", in->file, strerror(errno));
+    int status = read_prompt(in, fd, in->file);
+    close(fd);
+    return status;
+}
+
 static int take_prompt(struct invoke *in)
 {
-    bool from_stdin = in->prompt != NULL ? strcmp(in->prompt, "-") == 0 : isatty(STDIN_FILENO) == 0;
-    if (!from_stdin && in->prompt == NULL)
+    const char *from = in->file != NULL ? in->file : in->prompt;
+    bool from_stdin = from != NULL ? strcmp(from, "-") == 0 : isatty(STDIN_FILENO) == 0;
+    if (in->file != NULL && in->prompt != NULL)
+        return cli_error("give a prompt or --file, not both");
+    if (!from_stdin && from == NULL)
         return cli_error(
-            "give a prompt, or - to read it from stdin\nUsage: sandpiper invoke AGENT [PROMPT | -]");
-    if (from_stdin && read_prompt(in) != 0)
+            "give a prompt, - to read it from stdin, or --file PATH\nUsage: sandpiper invoke AGENT [PROMPT | "
+            "-]");
+    if (from_stdin && read_prompt(in, STDIN_FILENO, "stdin") != 0)
         return STATUS_USAGE;
-    if (!from_stdin && !buf_cstr_append(&in->text, in->prompt))
+    if (!from_stdin && in->file != NULL && read_file(in) != 0)
+        return STATUS_USAGE;
+    if (!from_stdin && in->file == NULL && !buf_cstr_append(&in->text, in->prompt))
         return cli_error("the prompt exceeds 4 MiB");
     struct str s = buf_view(&in->text);
     if (!str_is_utf8(s) || memchr(s.p, '\0', s.n) != NULL)
@@ -355,9 +373,9 @@ static int invoke(struct invoke *in)
     if (in->stream) {
         status = stream(in);
     } else {
-        cli_spin(in->cli, in->no_wait ? NULL : "running");
-        status = submit(in, in->no_wait ? 0 : WAIT_S);
-        if (status == 0 && in->no_wait)
+        cli_spin(in->cli, in->detach ? NULL : "running");
+        status = submit(in, in->detach ? 0 : WAIT_S);
+        if (status == 0 && in->detach)
             return print_accepted(in);
         if (status == 0)
             status = wait_for_end(in);
@@ -371,10 +389,15 @@ static int invoke(struct invoke *in)
 int command_invoke(struct cli *cli, int argc, char **argv)
 {
     struct invoke in = {.cli = cli, .timeout_s = -1};
+    bool wait = false;
     const struct cli_option options[] = {
+        {"file", CLI_TEXT, &in.file, "PATH", "read the prompt from a file"},
         {"timeout", CLI_NUMBER, &in.timeout_s, "S", "the program's time limit in seconds (default 120)"},
         {"stream", CLI_FLAG, &in.stream, NULL, "print its output and log as they come"},
-        {"no-wait", CLI_FLAG, &in.no_wait, NULL, "print the invocation's id and leave"},
+        {"wait", CLI_FLAG, &wait, NULL,
+         "wait for its end and print its answer: so it is without any of these"},
+        {"detach", CLI_FLAG, &in.detach, NULL, "print the invocation's id and leave"},
+        {"no-wait", CLI_FLAG, &in.detach, NULL, "the same as --detach"},
         {"idempotency-key", CLI_TEXT, &in.key, "K", "submit at most once under this key"},
         {"priority", CLI_TEXT, &in.priority, "P", "high, normal or low"},
         {"attach", CLI_LIST, &in.attach, "PATH[=NAME]",
@@ -394,8 +417,8 @@ int command_invoke(struct cli *cli, int argc, char **argv)
         return status;
     if (in.timeout_s == 0)
         return cli_error("--timeout needs a number of seconds from 1 up");
-    if (in.stream && in.no_wait)
-        return cli_error("--stream waits for the end; leave out --no-wait");
+    if (in.detach && (wait || in.stream))
+        return cli_error("--%s waits for the end; leave out --detach", in.stream ? "stream" : "wait");
     if (in.key != NULL && (in.key[0] == '\0' || strlen(in.key) > 255))
         return cli_error("an idempotency key has 1 to 255 characters");
     if (in.not_before != NULL && !cli_when_ahead(in.not_before, in.begin))

@@ -32,7 +32,7 @@ static const struct command commands[] = {
     {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
     {"keys", command_keys, "keys create|ls|show|revoke: API keys"},
     {"webhooks", command_webhooks,
-     "webhooks list|create|delete|enable|rotate|test|deliveries|redeliver|replay"},
+     "webhooks list|create|delete|enable|rotate|test|deliveries|redeliver|replay: endpoints told of ends"},
     {"listen", command_listen, "print webhooks as they come, and forward them to a local address"},
     {"secrets", command_secrets,
      "secrets set|ls|rm|init|rotate-key: secrets of agents, and the keys that seal them"},

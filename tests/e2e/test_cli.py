@@ -128,9 +128,25 @@ def test_a_busy_gateway_is_asked_again_under_the_same_key(gateway):
     assert first == second
 
 
-def test_no_wait(gateway):
+def test_a_prompt_from_a_file(gateway, tmp_path):
+    gateway.answers["POST /v1/invocations"] = (200, record(status="succeeded", output="x", output_size=1))
+    path = tmp_path / "prompt.txt"
+    path.write_text("from a file\n")
+    assert cli(gateway, "invoke", "a", "--file", path, "--wait").returncode == 0
+    assert cli(gateway, "invoke", "a", "--file", "-", stdin=b"from stdin").returncode == 0
+    assert [b["prompt"] for _, b in gateway.submitted()] == ["from a file\n", "from stdin"]
+    path.write_bytes(b"\xff")
+    for args, words in ((["--file", path], b"UTF-8"), (["--file", tmp_path / "none"], b"No such file"), (["--file", tmp_path], b"directory"),
+                        (["x", "--file", path], b"not both"), (["x", "--detach", "--wait"], b"leave out --detach")):
+        r = cli(gateway, "invoke", "a", *args)
+        assert r.returncode == 2 and words in r.stderr, r.stderr
+    assert len(gateway.submitted()) == 2
+
+
+@pytest.mark.parametrize("option", ["--detach", "--no-wait"])
+def test_detach(gateway, option):
     gateway.answers["POST /v1/invocations"] = (202, record(status="queued"))
-    r = cli(gateway, "invoke", "a", "x", "--no-wait", "--idempotency-key", "mine")
+    r = cli(gateway, "invoke", "a", "x", option, "--idempotency-key", "mine")
     assert (r.returncode, r.stdout) == (0, ID.encode() + b"\n")
     assert gateway.submitted()[0][0]["Idempotency-Key"] == "mine" and "Prefer" not in gateway.submitted()[0][0]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -257,27 +258,71 @@ def test_get_and_logs_take_an_agent(stack):
 # ---- completions ----
 
 
+# What a shell is to do with what was typed, {0}: print what it would offer, a line each.
+SHELLS = {
+    "bash": """source <(sandpiper completions bash); COMP_WORDS=(sandpiper {0}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _sandpiper
+               printf "%s\\n" "${{COMPREPLY[@]}}" """,
+    "zsh": """compdef() {{ :; }}; compadd() {{ shift; for w in $@; do [[ $w == $words[CURRENT]* ]] && print -r -- $w; done; true }}
+              source <(sandpiper completions zsh); words=(sandpiper {0}); CURRENT=$#words; _sandpiper""",
+    "fish": "sandpiper completions fish | source; complete -C 'sandpiper {0}'",
+}
+BARE = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("typed, found", [
     ("doc", ["doctor"]),
     ("pro", ["profiles"]),
     ("secrets r", ["rm", "rotate-key"]),
+    ("keys re", ["revoke"]),
     ("init --st", ["--starter"]),
     ("completions z", ["zsh"]),
     ("logs simu", ["simulated"]),
 ])
-def test_bash_completes(stack, typed, found):
-    script = ('source <(sandpiper completions bash); COMP_WORDS=(sandpiper %s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _sandpiper; '
-              'printf "%%s\\n" "${COMPREPLY[@]}"' % typed)
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "SANDPIPER_URL": gateway_of(stack), "SANDPIPER_API_KEY": stack.key}
-    r = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, env=env, timeout=60)
+def test_shells_complete(stack, tmp_path, shell, typed, found):
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "SANDPIPER_URL": gateway_of(stack), "SANDPIPER_API_KEY": stack.key}
+    r = subprocess.run([shell, *BARE[shell], "-c", SHELLS[shell].format(typed)], capture_output=True, text=True, env=env, timeout=60, cwd=tmp_path)
     assert (r.stdout.split(), r.stderr) == (found, "")
 
 
-def test_completions_for_other_shells():
-    for shell in ("zsh", "fish"):
-        assert "sandpiper agents --json" in sandpiper("completions", shell).stdout
+def test_there_are_completions_for_three_shells():
     r = sandpiper("completions", "csh")
     assert r.returncode == 2 and "not for csh" in r.stderr
+
+
+# ---- manual pages ----
+
+
+def commands():
+    parts = subprocess.run([BIN / "sandpiper", "--help"], capture_output=True, text=True, check=True).stdout.split("\n\n")
+    return re.findall(r"^  ([a-z]+) ", parts[1], re.M) if len(parts) > 1 else []
+
+
+def words_of(page):
+    """As a reader sees it, hyphenation and line ends left out."""
+    lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True).stdout
+    assert [line for line in lint.splitlines() if "cannot parse date" not in line] == [], lint
+    text = subprocess.run(["mandoc", "-T", "ascii", "-O", "width=400", page], capture_output=True, text=True, check=True).stdout
+    return re.sub(".\x08", "", text)
+
+
+def test_every_program_and_command_has_a_manual_page(tmp_path):
+    repository = pathlib.Path(__file__).parents[2]
+    subprocess.run([repository / "deploy" / "man", BIN, tmp_path], check=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert len(commands()) > 20
+    first = words_of(tmp_path / "man1" / "sandpiper.1")
+    for name in commands():
+        page, said = words_of(tmp_path / "man1" / f"sandpiper-{name}.1"), subprocess.run([BIN / "sandpiper", name, "--help"], capture_output=True, text=True).stdout
+        assert f"sandpiper-{name}(1)" in first and f"sandpiper-{name} - " in page and "EXIT STATUS" in page
+        if name == "batch":  # its commands have their own
+            said = "".join(subprocess.run([BIN / "sandpiper", name, part, "--help"], capture_output=True, text=True).stdout for part in ("submit", "status", "results", "cancel", "ls"))
+        options = re.findall(r"^  (--[a-z-]+)", said, re.M)
+        assert "--help" in options and [o for o in options if o not in page] == []
+    for daemon in ("gateway", "dispatcher", "executor", "sandboxd"):
+        page, said = words_of(tmp_path / "man8" / f"sandpiper-{daemon}.8"), subprocess.run([BIN / f"sandpiper-{daemon}", "--help"], capture_output=True, text=True).stdout
+        keys = re.findall(r"^  ([A-Z0-9_]+) \(", said, re.M)
+        assert len(keys) > 5 and [k for k in keys if k not in page] == []
+    assert {p.name for p in (tmp_path / "man1").iterdir()} == {"sandpiper.1"} | {f"sandpiper-{n}.1" for n in commands()}
 
 
 # ---- open ----
