@@ -1,11 +1,14 @@
-/* A build of an agent version, as a flow: a sandbox from the base template gets the archive, unpacks it, runs
- * the install step and the check, and becomes the snapshot that invocations start from.
+/* A build of an agent version, as a flow: a sandbox from the base template, or from the one that agent.json
+ * names, gets the archive, unpacks it, runs the install step and the check, and becomes the snapshot that
+ * invocations start from.
  *
- *   version -> fetch (archive to an unlinked file) -> create -> upload -> install -> entry -> check ->
- *   snapshot -> finish
+ *   version -> fetch (archive to an unlinked file) -> template -> create -> upload -> install -> entry ->
+ *   check -> snapshot -> finish
  *
  * With a git repository for its source, clone and describe (its agent.json is read back) stand in place of
- * fetch and upload.
+ * fetch and upload. When that agent.json names a template, the sandbox is given up: from `template` on
+ * all is done once more, in one of that template's. Of a version that is a template and nothing else, neither
+ * is done.
  *
  * The build's own failure (of its install command, of its check) ends it; the provider's or ours gives it
  * back: it stays `building`, and a dispatcher queues it again, until its queue limit is over. */
@@ -21,6 +24,7 @@
 #include "base/failpoint.h"
 #include "build_git.h"
 #include "build_log.h"
+#include "build_template.h"
 #include "job.h"
 #include "recorder.h"
 #include "store/agents.h"
@@ -31,6 +35,7 @@ enum {
     FETCH_MS = 120000,
     UPLOAD_MS = 120000, /* or a clone */
     SNAPSHOT_MS = 120000,
+    LEAVE_MS = 60000,
     START_MS = 30000,
 };
 
@@ -41,6 +46,8 @@ struct build {
     int64_t have;
     void *map;
     size_t map_bytes;
+    char base[TEMPLATE_BYTES];     /* what the sandbox is made from */
+    char commit[GIT_COMMIT_BYTES]; /* what was cloned; "": nothing yet */
     char snapshot[VERSION_SNAPSHOT_BYTES];
     struct build_log *log;
     struct loop_timer *again;
@@ -51,10 +58,12 @@ struct build {
 
 static void enter_version(void *self);
 static void enter_fetch(void *self);
+static void enter_template(void *self);
 static void enter_create(void *self);
 static void enter_upload(void *self);
 static void enter_clone(void *self);
 static void enter_describe(void *self);
+static void enter_leave(void *self);
 static void enter_install(void *self);
 static void enter_entry(void *self);
 static void enter_check(void *self);
@@ -66,10 +75,12 @@ static void late_command(void *self);
 enum {
     STEP_VERSION,
     STEP_FETCH,
+    STEP_TEMPLATE,
     STEP_CREATE,
     STEP_UPLOAD,
     STEP_CLONE,
     STEP_DESCRIBE,
+    STEP_LEAVE,
     STEP_INSTALL,
     STEP_ENTRY,
     STEP_CHECK,
@@ -80,11 +91,13 @@ enum {
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
     [STEP_FETCH] = {"fetch", enter_fetch, FETCH_MS, late_ours},
+    [STEP_TEMPLATE] = {"template", enter_template, STORE_MS, late_ours},
     [STEP_CREATE] = {"create", enter_create, 0,
                      late_ours}, /* the provider keeps the deadline and reconciles */
     [STEP_UPLOAD] = {"upload", enter_upload, UPLOAD_MS, late_ours},
     [STEP_CLONE] = {"clone", enter_clone, 0, late_command},
     [STEP_DESCRIBE] = {"describe", enter_describe, STORE_MS, late_ours},
+    [STEP_LEAVE] = {"leave", enter_leave, LEAVE_MS, late_ours},
     [STEP_INSTALL] = {"install", enter_install, 0, late_command}, /* these three set their own */
     [STEP_ENTRY] = {"entry", enter_entry, 0, late_command},
     [STEP_CHECK] = {"check", enter_check, 0, late_command},
@@ -182,6 +195,11 @@ static void enter_version(void *self)
     version_get(j->x->versions, j->entry.agent, j->entry.version, j->lease.id, on_version);
 }
 
+static bool has_archive(const struct job *j)
+{
+    return j->version.git == NULL && !j->version.from_template;
+}
+
 struct fetch {
     struct executor *x;
     struct uuid id;
@@ -212,7 +230,7 @@ static void enter_fetch(void *self)
     struct job *j = self;
     struct build *b = build_of(j);
     struct err err = ERR_INIT;
-    if (j->version.git != NULL) {
+    if (!has_archive(j)) {
         flow_next(&j->flow);
         return;
     }
@@ -238,12 +256,46 @@ static void enter_fetch(void *self)
 
 /* ---- sandbox ---- */
 
+static const char *base_of(const struct job *j)
+{
+    const char *named = j->version.manifest->template;
+    return named[0] != '\0' ? named : j->x->settings->base_template;
+}
+
+static void on_template(struct executor *x, struct uuid id, const struct err *err)
+{
+    struct job *j = current(x, id, STEP_TEMPLATE);
+    if (j == NULL)
+        return;
+    if (err == NULL)
+        flow_next(&j->flow);
+    else if (err->code == ERR_TEMPLATE)
+        decide(j, false, err->code, err->msg);
+    else
+        give_back(j, err->msg);
+}
+
+static void enter_template(void *self)
+{
+    struct job *j = self;
+    struct err err = ERR_INIT;
+    const char *named = j->version.manifest->template;
+    if (named[0] == '\0')
+        flow_next(&j->flow);
+    else if (build_template_check(j->x, j->lease.id, named, on_template, &err) != 0)
+        on_template(j->x, j->lease.id, &err);
+}
+
 static void on_created(void *arg, const struct sandbox *sandbox, const struct sandbox_failure *f)
 {
     struct job *j = arg;
+    char refused[sizeof build_of(j)->message];
     j->request = NULL;
     if (f != NULL) {
-        provider_failed(j, f);
+        if (build_template_refused(j->version.manifest, f, refused, sizeof refused))
+            decide(j, false, ERR_JOB_TEMPLATE, refused);
+        else
+            provider_failed(j, f);
         return;
     }
     j->sandbox = *sandbox;
@@ -257,7 +309,7 @@ static void on_created(void *arg, const struct sandbox *sandbox, const struct sa
 static void enter_create(void *self)
 {
     struct job *j = self;
-    const struct sandbox_create spec = {.template_id = j->x->settings->base_template,
+    const struct sandbox_create spec = {.template_id = base_of(j),
                                         .ttl_ms = UPLOAD_MS + j->x->settings->install_ms +
                                                   j->x->settings->check_ms + SNAPSHOT_MS + 60000,
                                         .deployment = j->x->deployment,
@@ -265,6 +317,7 @@ static void enter_create(void *self)
                                         .nonce = nonce_make(j->lease.id, j->lease.attempt),
                                         .deadline_ms = j->x->settings->create_deadline_ms};
     j->create_sent = true;
+    snprintf(build_of(j)->base, sizeof build_of(j)->base, "%s", base_of(j));
     j->request = sandbox_create(j->x->provider, &spec, on_created, j);
     if (j->request == NULL)
         give_back(j, "the provider refused a create");
@@ -285,7 +338,7 @@ static void enter_upload(void *self)
 {
     struct job *j = self;
     struct build *b = build_of(j);
-    if (j->version.git != NULL) {
+    if (!has_archive(j)) {
         flow_next(&j->flow);
         return;
     }
@@ -413,8 +466,10 @@ static void enter_clone(void *self)
         flow_next(&j->flow);
         return;
     }
-    build_log_command(build_of(j)->log, "git fetch ", git->url, git->ref);
-    start_command(j, build_git_script, git->url, git->ref);
+    const char *again = build_of(j)->commit; /* the branch may have moved on */
+    const char *ref = again[0] != '\0' ? again : git->ref;
+    build_log_command(build_of(j)->log, "git fetch ", git->url, ref);
+    start_command(j, build_git_script, git->url, ref);
 }
 
 static void on_described(void *arg, const struct err *err)
@@ -456,15 +511,17 @@ static void on_account(void *arg, struct str content, const struct sandbox_failu
         give_back(j, "no memory for a manifest");
     else if (build_git_read(content, m, commit, &err) != 0)
         decide(j, false, err.code, err.msg);
-    else
+    else {
+        memcpy(build_of(j)->commit, commit, sizeof commit);
         describe(j, m, commit);
+    }
     free(m);
 }
 
 static void enter_describe(void *self)
 {
     struct job *j = self;
-    if (j->version.git == NULL) {
+    if (j->version.git == NULL || build_of(j)->commit[0] != '\0') {
         flow_next(&j->flow);
         return;
     }
@@ -474,17 +531,43 @@ static void enter_describe(void *self)
         give_back(j, "the provider refused to read a file");
 }
 
+static void on_left(void *arg, const struct sandbox_failure *f)
+{
+    struct job *j = arg;
+    j->request = NULL;
+    if (f != NULL) {
+        provider_failed(j, f);
+        return;
+    }
+    j->has_sandbox = false; /* its permit is for the next */
+    flow_goto(&j->flow, STEP_TEMPLATE);
+}
+
+/* Where agent.json was read is not where it is to be built. */
+static void enter_leave(void *self)
+{
+    struct job *j = self;
+    const char *named = j->version.manifest->template;
+    if (j->version.git == NULL || named[0] == '\0' || strcmp(build_of(j)->base, named) == 0) {
+        flow_next(&j->flow);
+        return;
+    }
+    j->request = sandbox_destroy(j->x->provider, j->sandbox.id, LEAVE_MS, on_left, j);
+    if (j->request == NULL)
+        give_back(j, "the provider refused to destroy a sandbox");
+}
+
 static void enter_install(void *self)
 {
     static const char script[] =
         "set -e; mkdir -p \"$HOME/agent\"; tar -xzf " ARCHIVE_FILE
         " --no-same-owner -C \"$HOME/agent\"; rm -f " ARCHIVE_FILE "; cd \"$HOME/agent\"; eval \"$1\"";
-    static const char cloned[] = "set -e; cd \"$HOME/agent\"; eval \"$1\"";
+    static const char there[] = "set -e; mkdir -p \"$HOME/agent\"; cd \"$HOME/agent\"; eval \"$1\"";
     struct job *j = self;
     const char *install = j->version.manifest->install;
     if (install[0] != '\0')
         build_log_command(build_of(j)->log, "", install, "");
-    start_command(j, j->version.git != NULL ? cloned : script, install, NULL);
+    start_command(j, has_archive(j) ? script : there, install, NULL);
 }
 
 /* A file that the install step may have made. A command's first word may be anything that the shell finds. */

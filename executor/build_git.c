@@ -41,7 +41,7 @@ void build_git_failed(const struct git_source *git, int code, char *out, size_t 
 {
     switch (code) {
     case NO_GIT:
-        snprintf(out, out_bytes, "there is no git in the template that agents are built on");
+        snprintf(out, out_bytes, "there is no git in the template that it is built on");
         break;
     case PASSWORD:
         snprintf(out, out_bytes,

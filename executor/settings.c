@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "crypto/seal.h"
+#include "model/template.h"
 #include "postgres/pg.h"
 #include "redis/redis.h"
 
@@ -58,7 +59,10 @@ static const struct config_row rows[] = {
         "while keys are rotated",
         .check = seal_private_check),
     ROW("SANDPIPER_BASE_TEMPLATE", CONFIG_STRING, base_template, "base", false, 0, 0,
-        "the template that agents are built on"),
+        "the template that agents are built on which name none"),
+    ROW("SANDPIPER_TEMPLATES", CONFIG_STRING, templates, "*", false, 0, 0,
+        "the templates that agents may name, with commas; * for all, or none; the same for gateways",
+        .check = template_list_check),
     ROW("E2B_API_URL", CONFIG_URL, e2b_api_url, NULL, false, 0, 0,
         "control plane; default https://api.<domain>"),
     ROW("E2B_SANDBOX_URL", CONFIG_URL, e2b_sandbox_url, NULL, false, 0, 0, "data plane; default by domain"),

@@ -23,7 +23,7 @@ struct settings {
     int64_t warm_max;
     int64_t warm_age_ms;
     char *listen;
-    char *base_template;
+    char *base_template, *templates;
     char *e2b_api_url;
     char *e2b_sandbox_url;
     char *e2b_domain;

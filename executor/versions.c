@@ -155,6 +155,7 @@ static int read_version(const struct agent_version *from, struct version *to, st
                            .tenant = from->tenant,
                            .version = from->version,
                            .status = from->status,
+                           .from_template = from->from_template,
                            .archive_bytes = from->archive_bytes};
     str_copy(from->slug, to->slug, sizeof to->slug);
     str_copy(from->snapshot, to->snapshot, sizeof to->snapshot);

@@ -16,6 +16,7 @@ struct version {
     char slug[AGENT_SLUG_BYTES], snapshot[VERSION_SNAPSHOT_BYTES];
     const struct manifest *manifest;
     const struct git_source *git; /* NULL: an archive. Lives as long as the manifest */
+    bool from_template;           /* nothing comes along: its template has all */
     int64_t archive_bytes;
 };
 

@@ -30,16 +30,18 @@ static void write_or_null(struct json_writer *w, const char *key, struct str s)
         jw_null(w);
 }
 
-void agent_write_source(struct json_writer *w, const struct agent_git *git)
+void agent_write_source(struct json_writer *w, const struct agent_origin *origin)
 {
     jw_key(w, "source");
     jw_object(w);
-    jw_kcstr(w, "type", git->url.n > 0 ? "git" : "archive");
-    if (git->url.n > 0) {
-        jw_kstr(w, "url", git->url);
-        write_or_null(w, "ref", git->ref);
-        write_or_null(w, "commit", git->commit);
+    jw_kcstr(w, "type", origin->url.n > 0 ? "git" : origin->template.n > 0 ? "template" : "archive");
+    if (origin->url.n > 0) {
+        jw_kstr(w, "url", origin->url);
+        write_or_null(w, "ref", origin->ref);
+        write_or_null(w, "commit", origin->commit);
     }
+    if (origin->template.n > 0)
+        jw_kstr(w, "template", origin->template);
     jw_object_end(w);
 }
 
@@ -53,7 +55,7 @@ static void write_build(struct json_writer *w, const struct agent_build *b)
     jw_object(w);
     jw_kint(w, "version", b->version);
     jw_kcstr(w, "status", agent_status_name(b->status));
-    agent_write_source(w, &b->git);
+    agent_write_source(w, &b->origin);
     jw_kstr(w, "runtime", b->runtime);
     jw_kstr(w, "entry", b->entry);
     jw_kstr(w, "install", b->install);

@@ -4,7 +4,7 @@
 
 #include "call.h"
 
-struct agent_git;
+struct agent_origin;
 struct json_writer;
 
 void agent_deploy_call(struct call *c); /* deploy.c */
@@ -17,6 +17,6 @@ void agent_answer(struct call *c, struct str slug, int status);
 void agent_answer_deploy(struct call *c, struct str slug, int32_t version, int status);
 
 /* "source": where a version comes from. */
-void agent_write_source(struct json_writer *w, const struct agent_git *git);
+void agent_write_source(struct json_writer *w, const struct agent_origin *git);
 
 #endif

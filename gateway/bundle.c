@@ -375,12 +375,13 @@ static void check_free(struct check *c)
     free(c);
 }
 
-/* Whether the entry is there: an install step may make it, else nothing does. Links are the sandbox's to
- * follow. */
+/* Whether the entry is there: an install step may make it, or a template have it, else nothing does. Links
+ * are the sandbox's to follow. */
 static int check_entry_file(struct check *c, const struct manifest *m, struct err *err)
 {
     char path[PATH_MAX_BYTES + 1];
-    if (strcmp(m->runtime, "command") == 0 || m->install[0] != '\0' || !normalize(m->entry, path))
+    if (strcmp(m->runtime, "command") == 0 || m->install[0] != '\0' || m->template[0] != '\0' ||
+        !normalize(m->entry, path))
         return 0;
     for (size_t n = strlen(path); n > 0; n--) {
         struct name *known = path[n] == '\0' || path[n] == '/' ? find_name(c, path, n) : NULL;

@@ -1,7 +1,8 @@
-/* POST /v1/agents: a new version of an agent from its archive (from a repository: deploy_git.c).
+/* POST /v1/agents: a new version of an agent from its archive (without one: deploy_json.c).
  *
- *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> is the newest version
- * the same? -> stored in chunks -> a version, building -> its build is queued -> 202 with the agent
+ *   body -> spooled to an unlinked file, hashed on the way -> checked on a worker -> may it be built on the
+ * template that it names? -> is the newest version the same? -> stored in chunks -> a version, building ->
+ * its build is queued -> 202 with the agent
  *
  * Memory stays constant: one piece of the body, one chunk of the file. */
 #include <fcntl.h>
@@ -39,6 +40,7 @@ struct deploy {
 };
 
 static void enter_check(void *self);
+static void enter_template(void *self);
 static void enter_same(void *self);
 static void enter_keep(void *self);
 static void enter_version(void *self);
@@ -46,6 +48,7 @@ static void wait_for_worker(void *self);
 
 static const struct flow_step steps[] = {
     {"check", enter_check, CHECK_MS, wait_for_worker},
+    {"template", enter_template, 0, NULL},
     {"same", enter_same, 0, NULL},
     {"keep", enter_keep, 0, NULL},       /* each statement has a deadline: its answer is waited for, */
     {"version", enter_version, 0, NULL}, /* since it comes back to this struct */
@@ -117,6 +120,26 @@ static void enter_check(void *self)
 static void wait_for_worker(void *self)
 {
     log_warn("checking an archive takes long", LF_INT("bytes", ((struct deploy *)self)->bytes));
+}
+
+static void on_template(void *arg, const struct err *err)
+{
+    struct deploy *d = arg;
+    if (err != NULL)
+        flow_end(&d->flow, err);
+    else
+        flow_next(&d->flow);
+}
+
+static void enter_template(void *self)
+{
+    struct deploy *d = self;
+    struct err err;
+    const char *name = d->bundle.manifest.template;
+    if (name[0] == '\0')
+        flow_next(&d->flow);
+    else if (deploy_template_check(d->c->g, name, on_template, d, &err) != 0)
+        flow_end(&d->flow, &err);
 }
 
 /* ---- the same again ---- */
@@ -267,9 +290,10 @@ static int check_request(struct call *c, struct deploy *d, struct err *err)
         !(str_eq_nocase(type, STR("application/gzip")) || str_eq_nocase(type, STR("application/x-gzip")) ||
           str_eq_nocase(type, STR("application/x-tar")) ||
           str_eq_nocase(type, STR("application/octet-stream"))))
-        return err_set(
-            err, ERR_MEDIA_TYPE,
-            "send a tar.gz archive as application/gzip, or {\"name\", \"git_url\"} as application/json");
+        return err_set(err, ERR_MEDIA_TYPE,
+                       "send a tar.gz archive as application/gzip, or {\"name\", \"git_url\"} or {\"name\", "
+                       "\"template\", "
+                       "\"manifest\"} as application/json");
     int got = http_query_get(c->req, "name", &name, err);
     if (got > 0 && (!agent_slug_valid(name) || !str_copy(name, d->name, sizeof d->name)))
         return err_set(err, ERR_BAD_QUERY, "name must be lower-case letters, digits and hyphens, at most 63");
@@ -285,7 +309,7 @@ void agent_deploy_call(struct call *c)
     struct err err = ERR_INIT;
     struct str type;
     if (http_header(c->req, "Content-Type", &type) && str_starts(type, STR("application/json"))) {
-        agent_deploy_git(c);
+        agent_deploy_json(c);
         return;
     }
     struct deploy *d = calloc(1, sizeof *d);

@@ -5,10 +5,9 @@
 
 #include "agents.h"
 #include "deploy.h"
-#include "json/json.h"
 #include "store/agents.h"
 
-enum { BODY_MAX = 16 * 1024, STORE_MS = 10000 };
+enum { STORE_MS = 10000 };
 
 struct git_deploy {
     struct call *c;
@@ -44,23 +43,13 @@ static struct agent_source source_of(const struct git_deploy *d)
     return s;
 }
 
-static int text_member(const struct json_value *root, const char *key, struct str *out, struct err *err)
-{
-    const struct json_value *v = json_get(root, key);
-    *out = str_of(NULL);
-    if (v == NULL || json_str(v, out))
-        return 0;
-    return err_set(err, ERR_BAD_FIELD, "%s must be a string", key);
-}
-
-static int read_body(struct git_deploy *d, const struct json_value *root, struct err *err)
+static int read_body(struct git_deploy *d, const struct json *doc, struct err *err)
 {
     static const char *const known[] = {"name", "git_url", "ref", NULL};
+    const struct json_value *root = json_root(doc);
     struct str name, url, ref;
-    if (json_type_of(root) != JSON_OBJECT)
-        return err_set(err, ERR_BAD_JSON, "the body must be a JSON object");
-    if (json_known_fields(root, known, err) != 0 || text_member(root, "name", &name, err) != 0 ||
-        text_member(root, "git_url", &url, err) != 0 || text_member(root, "ref", &ref, err) != 0)
+    if (json_known_fields(root, known, err) != 0 || deploy_text(doc, "name", &name, err) != 0 ||
+        deploy_text(doc, "git_url", &url, err) != 0 || deploy_text(doc, "ref", &ref, err) != 0)
         return -1;
     if (json_get(root, "name") == NULL || json_get(root, "git_url") == NULL)
         return err_set(err, ERR_MISSING_FIELD, "%s is required",
@@ -71,16 +60,18 @@ static int read_body(struct git_deploy *d, const struct json_value *root, struct
     return git_source_read(url, ref, &d->git, err);
 }
 
-static void on_body(void *arg, struct http_request *req, struct str body)
+void agent_deploy_git(struct call *c, const struct json *doc)
 {
-    (void)req;
-    struct git_deploy *d = arg;
-    struct call *c = d->c;
     struct err err = ERR_INIT;
-    struct json *doc = json_parse(body, &err);
-    int rc = doc != NULL ? read_body(d, json_root(doc), &err) : -1;
-    json_free(&doc);
-    if (rc != 0) {
+    struct git_deploy *d = calloc(1, sizeof *d);
+    if (d == NULL) {
+        call_fail_code(c, ERR_OVERLOADED, NULL);
+        return;
+    }
+    d->c = c;
+    c->data = d;
+    c->free_data = free;
+    if (read_body(d, doc, &err) != 0) {
         call_fail(c, &err);
         return;
     }
@@ -91,17 +82,4 @@ static void on_body(void *arg, struct http_request *req, struct str body)
                      &err) != 0 &&
         call_leave(c))
         call_fail(c, &err);
-}
-
-void agent_deploy_git(struct call *c)
-{
-    struct git_deploy *d = calloc(1, sizeof *d);
-    if (d == NULL) {
-        call_fail_code(c, ERR_OVERLOADED, NULL);
-        return;
-    }
-    d->c = c;
-    c->data = d;
-    c->free_data = free;
-    http_read_body(c->req, BODY_MAX, on_body, d);
 }

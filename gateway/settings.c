@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "crypto/seal.h"
 #include "http/guard.h"
+#include "model/template.h"
 #include "postgres/pg.h"
 #include "redis/redis.h"
 
@@ -34,6 +35,10 @@ static const struct config_row rows[] = {
         1099511627776, "what batches may hold together in the spool directory until they are committed"),
     ROW("SANDPIPER_GATEWAY_MAX_FILES_BYTES", CONFIG_BYTES, max_files_bytes, "256m", false, 1, 1073741824,
         "what the files of one submission may hold together; beyond it 413"),
+    ROW("SANDPIPER_TEMPLATES", CONFIG_STRING, templates, "*", false, 0, 0,
+        "the provider's templates that agents may be built on, with commas; * for all, or none; the same for "
+        "executors",
+        .check = template_list_check),
     ROW("SANDPIPER_TENANT_WINDOW", CONFIG_INT, tenant_window, "512", false, 1, 100000,
         "unclaimed jobs that a tenant may have on the streams; the same for all daemons"),
     ROW("SANDPIPER_TENANT_REQUESTS_PER_SECOND", CONFIG_INT, tenant_rate, "0", false, 0, 1000000,

@@ -15,6 +15,7 @@ struct settings {
     int64_t max_body_bytes;
     int64_t batch_spool_bytes;
     int64_t max_files_bytes;
+    char *templates;
     int64_t tenant_window;
     int64_t tenant_rate, tenant_burst;
     int64_t commit_deadline_ms;

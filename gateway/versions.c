@@ -34,7 +34,7 @@ static void write_row(const void *rows, size_t i, struct json_writer *w)
     jw_kcstr(w, "status", agent_status_name(v->status));
     jw_kbool(w, "serving", v->serving);
     jw_kstr(w, "runtime", v->runtime);
-    agent_write_source(w, &v->git);
+    agent_write_source(w, &v->origin);
     jw_key(w, "source_sha256");
     if (hash.len > 0)
         jw_str(w, buf_view(&hash));

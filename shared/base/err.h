@@ -36,6 +36,7 @@ enum err_retry {
     X(ERR_BAD_FILE, "invalid_file", 400, RETRY_NEVER, "A file of the submission cannot be accepted.")        \
     X(ERR_UNAUTHORIZED, "unauthorized", 401, RETRY_NEVER, "A valid API key is required.")                    \
     X(ERR_FORBIDDEN, "forbidden", 403, RETRY_NEVER, "The API key does not allow this.")                      \
+    X(ERR_TEMPLATE, "template_not_allowed", 403, RETRY_NEVER, "Agents may not be built on this template.")   \
     X(ERR_NOT_FOUND, "not_found", 404, RETRY_NEVER, "There is no such resource.")                            \
     X(ERR_AGENT_NOT_FOUND, "agent_not_found", 404, RETRY_NEVER, "There is no agent of that name.")           \
     X(ERR_VERSION_NOT_FOUND, "version_not_found", 404, RETRY_NEVER,                                          \
@@ -103,6 +104,8 @@ enum err_retry {
       "A file of the submission has the path of one of the agent's own.")                                    \
     X(ERR_JOB_BUILD, "build_failed", 200, RETRY_NEVER, "The agent's build failed.")                          \
     X(ERR_JOB_CLONE, "clone_failed", 200, RETRY_NEVER, "The repository could not be cloned.")                \
+    X(ERR_JOB_TEMPLATE, "template_unusable", 200, RETRY_NEVER,                                               \
+      "The provider refused the template that the agent is built on.")                                       \
     X(ERR_JOB_ENTRY, "entry_missing", 200, RETRY_NEVER, "The agent's entry is not there.")                   \
     X(ERR_JOB_CHECK, "check_failed", 200, RETRY_NEVER, "The agent was built, and its check failed.")
 

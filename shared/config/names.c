@@ -17,6 +17,7 @@ const char *const config_known_names[] = {
     "SANDPIPER_FAILPOINTS",
 #endif
     "SANDPIPER_SPOOL_DIR",
+    "SANDPIPER_TEMPLATES",
     "SANDPIPER_TENANT_WINDOW",
     "E2B_API_KEY",
     "E2B_API_URL",

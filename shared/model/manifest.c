@@ -11,10 +11,11 @@
 #include "model/invocation.h"
 
 const char *const manifest_keys[] = {
-    "$schema",       "name",      "description", "runtime",          "entry",
-    "install",       "check",     "env",         "secrets",          "timeout_s",
-    "cpus",          "memory_mb", "warm_pool",   "egress",           "retry",
-    "redact_output", "artifacts", "usage",       "output_max_bytes", NULL};
+    "$schema",   "name",          "description", "template",  "runtime",
+    "entry",     "install",       "check",       "env",       "secrets",
+    "timeout_s", "cpus",          "memory_mb",   "warm_pool", "egress",
+    "retry",     "redact_output", "artifacts",   "usage",     "output_max_bytes",
+    NULL};
 
 enum { FAULT_BYTES = 200, SHOWN_BYTES = 60 };
 
@@ -22,6 +23,7 @@ struct reading {
     const struct json *doc;
     const struct json_value *root;
     struct manifest *out;
+    const char *of; /* what is read, for errors */
     bool install_stated;
     struct err *err;
 };
@@ -38,7 +40,7 @@ static int fault(const struct reading *r, const struct json_value *at, const cha
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    return err_set(r->err, ERR_BAD_MANIFEST, "agent.json: line %u: %s", json_line(r->doc, at), text);
+    return err_set(r->err, ERR_BAD_MANIFEST, "%s: line %u: %s", r->of, json_line(r->doc, at), text);
 }
 
 /* of: what holds the object, with its dot; "" at the top. */
@@ -295,6 +297,18 @@ static int read_policies(struct reading *r)
     return 0;
 }
 
+static int read_template(const struct reading *r)
+{
+    const struct json_value *v = json_get(r->root, "template");
+    struct str name;
+    if (v == NULL)
+        return 0;
+    if (!json_str(v, &name) || !template_valid(name))
+        return fault(r, v, "\"template\" must be " TEMPLATE_FORM);
+    str_copy(name, r->out->template, sizeof r->out->template);
+    return 0;
+}
+
 /* `$schema` is for editors: it may name any. */
 static int read_texts(struct reading *r)
 {
@@ -322,10 +336,10 @@ static int read_texts(struct reading *r)
 static int read_all(struct reading *r)
 {
     if (json_type_of(r->root) != JSON_OBJECT)
-        return err_set(r->err, ERR_BAD_MANIFEST, "agent.json must hold a JSON object");
-    if (check_keys(r, r->root, manifest_keys, "") != 0 || read_texts(r) != 0 || read_env(r) != 0 ||
-        read_secrets(r) != 0 || read_limits(r) != 0 || read_pool(r) != 0 || read_policies(r) != 0 ||
-        read_retry(r) != 0)
+        return err_set(r->err, ERR_BAD_MANIFEST, "%s must hold a JSON object", r->of);
+    if (check_keys(r, r->root, manifest_keys, "") != 0 || read_texts(r) != 0 || read_template(r) != 0 ||
+        read_env(r) != 0 || read_secrets(r) != 0 || read_limits(r) != 0 || read_pool(r) != 0 ||
+        read_policies(r) != 0 || read_retry(r) != 0)
         return -1;
     return read_artifacts(r);
 }
@@ -339,7 +353,7 @@ static int read_document(struct str text, struct manifest *out, bool *install_st
             err->code = ERR_BAD_MANIFEST;
         return -1;
     }
-    struct reading r = {.doc = doc, .root = json_root(doc), .out = out, .err = err};
+    struct reading r = {.doc = doc, .root = json_root(doc), .out = out, .of = "agent.json", .err = err};
     int rc = read_all(&r);
     *install_stated = r.install_stated;
     json_free(&doc);
@@ -355,6 +369,27 @@ int manifest_parse(struct str text, const struct agent_tree *tree, struct manife
     return agent_tree_defaults(tree, install_stated, out, err);
 }
 
+int manifest_of_template(const struct json *doc, const struct json_value *value, struct str template,
+                         struct manifest *out, struct err *err)
+{
+    struct reading r = {.doc = doc, .root = value, .out = out, .of = "manifest", .err = err};
+    *out = (struct manifest){0};
+    if (value != NULL && read_all(&r) != 0)
+        return -1;
+    if (out->template[0] != '\0' && !str_eq_c(template, out->template))
+        return err_set(err, ERR_BAD_MANIFEST,
+                       "manifest: \"template\" is another one than the deploy's: leave it out");
+    if (!str_copy(template, out->template, sizeof out->template))
+        return err_set(err, ERR_BAD_FIELD, "template must be " TEMPLATE_FORM);
+    if (out->runtime[0] == '\0')
+        str_copy(STR("command"), out->runtime, sizeof out->runtime);
+    if (out->entry[0] != '\0')
+        return 0;
+    return err_set(err, ERR_BAD_MANIFEST,
+                   "a template does not say what is to run: give \"entry\" in the manifest, such as "
+                   "{\"entry\": \"my-program\"}");
+}
+
 int manifest_read(struct str text, struct manifest *out, struct err *err)
 {
     bool install_stated;
@@ -366,7 +401,9 @@ int manifest_read(struct str text, struct manifest *out, struct err *err)
 
 int manifest_check(const struct manifest *m, struct err *err)
 {
-    static const char size[] = "cannot be kept: sandboxes have what their template was made with";
+    static const char size[] =
+        "cannot be kept: sandboxes have what their template was made with. Make a template "
+        "that has it, and name that one as \"template\"";
     const struct {
         bool stated;
         const char *key, *why;

@@ -12,8 +12,10 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "json/json.h"
 #include "json/writer.h"
 #include "model/agent.h"
+#include "model/template.h"
 
 enum {
     MANIFEST_BYTES = 64 * 1024,       /* of agent.json */
@@ -44,6 +46,7 @@ struct manifest_pool {
 struct manifest {
     char name[AGENT_SLUG_BYTES]; /* "" when not stated */
     char description[MANIFEST_DESCRIPTION_BYTES];
+    char template[TEMPLATE_BYTES];  /* what sandboxes are built on; "" for the executors' */
     char runtime[16];               /* node, python, command */
     char entry[AGENT_TEXT_BYTES];   /* a file for node and python, a shell command for command */
     char install[AGENT_TEXT_BYTES]; /* a shell command; "" for none */
@@ -74,6 +77,12 @@ extern const char *const manifest_keys[];
 /* Parses agent.json (text empty: there was none) and fills the defaults from the tree (agent_tree.h).
  * ERR_BAD_MANIFEST names the line and the key, and says how to mend it. */
 int manifest_parse(struct str text, const struct agent_tree *tree, struct manifest *out, struct err *err);
+
+/* The same for an agent that is a template and nothing else: value is an object with agent.json's keys, in
+ * doc; NULL for none. There are no files to guess by: runtime is `command` when it is not stated, entry must
+ * be. A template that it states must be this one. */
+int manifest_of_template(const struct json *doc, const struct json_value *value, struct str template,
+                         struct manifest *out, struct err *err);
 
 /* Reads what manifest_write wrote: nothing is guessed. */
 int manifest_read(struct str text, struct manifest *out, struct err *err);

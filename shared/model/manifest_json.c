@@ -81,6 +81,7 @@ void manifest_write(const struct manifest *m, struct json_writer *w)
     jw_object(w);
     write_text(w, "name", m->name);
     write_text(w, "description", m->description);
+    write_text(w, "template", m->template);
     jw_kcstr(w, "runtime", m->runtime);
     jw_kcstr(w, "entry", m->entry);
     jw_kcstr(w, "install", m->install);

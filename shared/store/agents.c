@@ -50,7 +50,7 @@ static const char sql_agents[] =
     "v.install, "
     "v.error_code, v.error_message, v.build_log, v.archive_bytes, v.created_at, v.finished_at, "
     "coalesce(a.rolled_back_from, 0), CASE WHEN $2 <> '' THEN v.manifest ELSE '' END, "
-    "v.git_url, v.git_ref, v.git_commit FROM agents a JOIN "
+    "v.git_url, v.git_ref, v.git_commit, v.template FROM agents a JOIN "
     "agent_versions v ON v.agent = a.id AND v.version = "
     "a.latest "
     "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
@@ -62,19 +62,21 @@ static void read_agent(const struct pg_result *r, int i, struct agent_record *ou
                                  .serving = pg_get_int4(r, i, 2),
                                  .rolled_back_from = pg_get_int4(r, i, 15),
                                  .created_at = pg_get_time(r, i, 3)};
-    out->latest = (struct agent_build){
-        .version = pg_get_int4(r, i, 4),
-        .status = (enum agent_status)pg_get_int2(r, i, 5),
-        .runtime = pg_get_str(r, i, 6),
-        .entry = pg_get_str(r, i, 7),
-        .install = pg_get_str(r, i, 8),
-        .error_code = pg_get_str(r, i, 9),
-        .error_message = pg_get_str(r, i, 10),
-        .log = pg_get_str(r, i, 11),
-        .archive_bytes = pg_get_int8(r, i, 12),
-        .created_at = pg_get_time(r, i, 13),
-        .manifest = pg_get_str(r, i, 16),
-        .git = {.url = pg_get_str(r, i, 17), .ref = pg_get_str(r, i, 18), .commit = pg_get_str(r, i, 19)}};
+    out->latest = (struct agent_build){.version = pg_get_int4(r, i, 4),
+                                       .status = (enum agent_status)pg_get_int2(r, i, 5),
+                                       .runtime = pg_get_str(r, i, 6),
+                                       .entry = pg_get_str(r, i, 7),
+                                       .install = pg_get_str(r, i, 8),
+                                       .error_code = pg_get_str(r, i, 9),
+                                       .error_message = pg_get_str(r, i, 10),
+                                       .log = pg_get_str(r, i, 11),
+                                       .archive_bytes = pg_get_int8(r, i, 12),
+                                       .created_at = pg_get_time(r, i, 13),
+                                       .manifest = pg_get_str(r, i, 16),
+                                       .origin = {.url = pg_get_str(r, i, 17),
+                                                  .ref = pg_get_str(r, i, 18),
+                                                  .commit = pg_get_str(r, i, 19),
+                                                  .template = pg_get_str(r, i, 20)}};
     if (!pg_is_null(r, i, 14))
         out->latest.finished_at = pg_get_time(r, i, 14);
     out->status = out->serving > 0 ? AGENT_READY : out->latest.status;
@@ -121,9 +123,9 @@ static const char sql_deploy[] =
     "ON CONFLICT (tenant, slug) DO UPDATE SET latest = o.latest + 1 RETURNING id, latest) "
     "INSERT INTO agent_versions (agent, version, id, tenant, runtime, entry, install, timeout_ms, "
     "max_attempts, retry_on, archive_bytes, archive_sha256, manifest, source_sha256, warm_min, warm_max, "
-    "git_url, git_ref) "
+    "git_url, git_ref, template) "
     "SELECT a.id, a.latest, $6, $4, $7, $8, $9, nullif($10, 0), $11, $12, $13, $14, $1, $2, $15, $16, "
-    "nullif($17, ''), CASE WHEN $17 <> '' THEN $18 END FROM a "
+    "nullif($17, ''), CASE WHEN $17 <> '' THEN $18 END, nullif($19, '') FROM a "
     "RETURNING agent, version";
 
 int agent_file_put(struct pg *pg, struct uuid version_id, int32_t chunk, struct str data, int64_t deadline_ms,
@@ -177,7 +179,7 @@ static struct pg_params *manifest_params(const struct manifest *m, struct err *e
 static struct pg_params *source_params(const struct agent_source *source, struct err *err)
 {
     struct pg_params *p = manifest_params(source->git == NULL ? source->manifest : NULL, err);
-    if (p != NULL && source->git == NULL)
+    if (p != NULL && source->git == NULL && !source->template)
         pg_put_bytea(p, str_make((const char *)source->source_sha256, SHA256_BYTES));
     else if (p != NULL)
         pg_put_null(p, PG_BYTEA);
@@ -209,6 +211,7 @@ int agent_deploy(struct pg *pg, int32_t tenant, struct str slug, struct uuid ver
     pg_put_int4(p, m->warm_pool.automatic ? MANIFEST_POOL_AUTO : m->warm_pool.max);
     pg_put_text(p, str_of(source->git != NULL ? source->git->url : ""));
     pg_put_text(p, str_of(source->git != NULL ? source->git->ref : ""));
+    pg_put_text(p, str_of(source->template ? m->template : ""));
     return store_query(pg, sql_deploy, p, deadline_ms, reply_deploy, (void (*)(void))fn, arg, err);
 }
 
@@ -249,7 +252,8 @@ int agent_same(struct pg *pg, int32_t tenant, struct str slug, const struct agen
 
 static const char sql_version[] =
     "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.slug, v.runtime, v.entry, v.install, v.snapshot, "
-    "v.archive_bytes, v.manifest, v.git_url, v.git_ref FROM agent_versions v JOIN agents a ON a.id = v.agent "
+    "v.archive_bytes, v.manifest, v.git_url, v.git_ref, v.template IS NOT NULL FROM agent_versions v JOIN "
+    "agents a ON a.id = v.agent "
     "WHERE v.agent = $1 "
     "AND v.version "
     "= $2";
@@ -282,7 +286,8 @@ static void reply_version(void *arg, const struct pg_result *r, const struct err
                                    .archive_bytes = pg_get_int8(r, 0, 10),
                                    .manifest = pg_get_str(r, 0, 11),
                                    .git_url = pg_get_str(r, 0, 12),
-                                   .git_ref = pg_get_str(r, 0, 13)};
+                                   .git_ref = pg_get_str(r, 0, 13),
+                                   .from_template = pg_get_bool(r, 0, 14)};
     ((agent_version_fn *)c->fn)(c->arg, found, &v, err);
     free(c);
 }

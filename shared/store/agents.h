@@ -33,14 +33,15 @@ int agent_resolve(struct pg *pg, int32_t tenant, struct str slug, int32_t versio
 
 /* ---- for the API ---- */
 
-/* Of a version that was cloned; url empty: it came as an archive. commit empty: not cloned yet. */
-struct agent_git {
-    struct str url, ref, commit;
+/* Where a version came from: a repository (commit empty: not cloned yet), a template alone, or, when all are
+ * empty, an archive. */
+struct agent_origin {
+    struct str url, ref, commit, template;
 };
 
 struct agent_build {
     int32_t version;
-    struct agent_git git;
+    struct agent_origin origin;
     enum agent_status status;
     struct str runtime, entry, install, error_code, error_message, log;
     struct str manifest; /* JSON; empty in lists, and for versions from before there was one */
@@ -73,7 +74,8 @@ int agent_file_drop(struct pg *pg, struct uuid version_id, int64_t deadline_ms);
 typedef void agent_deploy_fn(void *arg, struct uuid agent, int32_t version, const struct err *err);
 /* Plain values. */
 struct agent_source {
-    const struct git_source *git;    /* NULL: an archive. Else nothing of what follows is known */
+    const struct git_source *git;    /* NULL: none. Else nothing of what follows is known */
+    bool template;                   /* the manifest's template is all there is: no archive */
     const struct manifest *manifest; /* borrowed during the call */
     int64_t archive_bytes;
     uint8_t archive_sha256[SHA256_BYTES], source_sha256[SHA256_BYTES];
@@ -99,6 +101,7 @@ struct agent_version {
     struct str slug, runtime, entry, install, snapshot;
     struct str manifest; /* JSON; empty: runtime, entry and install are all there is */
     struct str git_url, git_ref;
+    bool from_template; /* neither archive nor repository */
     int64_t archive_bytes;
 };
 /* found false: no such version. */

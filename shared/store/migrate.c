@@ -11,15 +11,19 @@
 extern const char migration_0001[], migration_0002[], migration_0003[], migration_0004[], migration_0005[],
     migration_0006[], migration_0007[], migration_0009[], migration_0010[], migration_0011[],
     migration_0012[], migration_0013[], migration_0014[], migration_0015[], migration_0016[],
-    migration_0017[], migration_0018[], migration_0019[];
+    migration_0017[], migration_0018[], migration_0019[], migration_0020[];
 
 const struct migration migrations[] = {
-    {1, "init", migration_0001},      {2, "cursor_key", migration_0002},  {3, "queue_limits", migration_0003},
-    {4, "batches", migration_0004},   {5, "schedules", migration_0005},   {6, "webhooks", migration_0006},
-    {7, "traces", migration_0007},    {9, "attempts", migration_0009},    {10, "batch_items", migration_0010},
-    {11, "rollback", migration_0011}, {12, "warm_pools", migration_0012}, {13, "secrets", migration_0013},
-    {14, "manifest", migration_0014}, {15, "source", migration_0015},     {16, "retired", migration_0016},
-    {17, "git", migration_0017},      {18, "files", migration_0018},      {19, "keys", migration_0019},
+    {1, "init", migration_0001},         {2, "cursor_key", migration_0002},
+    {3, "queue_limits", migration_0003}, {4, "batches", migration_0004},
+    {5, "schedules", migration_0005},    {6, "webhooks", migration_0006},
+    {7, "traces", migration_0007},       {9, "attempts", migration_0009},
+    {10, "batch_items", migration_0010}, {11, "rollback", migration_0011},
+    {12, "warm_pools", migration_0012},  {13, "secrets", migration_0013},
+    {14, "manifest", migration_0014},    {15, "source", migration_0015},
+    {16, "retired", migration_0016},     {17, "git", migration_0017},
+    {18, "files", migration_0018},       {19, "keys", migration_0019},
+    {20, "templates", migration_0020},
 };
 const int migration_count = sizeof migrations / sizeof *migrations;
 

@@ -11,27 +11,30 @@
 /* An agent that has no version below yields one row of nulls: it is there. */
 static const char sql_list[] =
     "SELECT v.version, v.status, v.version = coalesce(a.serving, 0), v.runtime, "
-    "coalesce(v.source_sha256, CASE WHEN v.git_url IS NULL THEN v.archive_sha256 END), "
+    "coalesce(v.source_sha256, CASE WHEN v.git_url IS NULL AND v.template IS NULL THEN v.archive_sha256 "
+    "END), "
     "v.error_code, v.error_message, v.archive_bytes, v.created_at, v.finished_at, v.manifest, v.git_url, "
-    "v.git_ref, v.git_commit "
+    "v.git_ref, v.git_commit, v.template "
     "FROM agents a "
     "LEFT JOIN agent_versions v ON v.agent = a.id AND v.version < $3 "
     "WHERE a.tenant = $1 AND a.slug = $2 ORDER BY v.version DESC LIMIT $4";
 
 static void read_version(const struct pg_result *r, int i, struct version_record *out)
 {
-    *out = (struct version_record){
-        .version = pg_get_int4(r, i, 0),
-        .status = (enum agent_status)pg_get_int2(r, i, 1),
-        .serving = pg_get_bool(r, i, 2),
-        .runtime = pg_get_str(r, i, 3),
-        .source_sha256 = pg_get_str(r, i, 4),
-        .error_code = pg_get_str(r, i, 5),
-        .error_message = pg_get_str(r, i, 6),
-        .archive_bytes = pg_get_int8(r, i, 7),
-        .created_at = pg_get_time(r, i, 8),
-        .manifest = pg_get_str(r, i, 10),
-        .git = {.url = pg_get_str(r, i, 11), .ref = pg_get_str(r, i, 12), .commit = pg_get_str(r, i, 13)}};
+    *out = (struct version_record){.version = pg_get_int4(r, i, 0),
+                                   .status = (enum agent_status)pg_get_int2(r, i, 1),
+                                   .serving = pg_get_bool(r, i, 2),
+                                   .runtime = pg_get_str(r, i, 3),
+                                   .source_sha256 = pg_get_str(r, i, 4),
+                                   .error_code = pg_get_str(r, i, 5),
+                                   .error_message = pg_get_str(r, i, 6),
+                                   .archive_bytes = pg_get_int8(r, i, 7),
+                                   .created_at = pg_get_time(r, i, 8),
+                                   .manifest = pg_get_str(r, i, 10),
+                                   .origin = {.url = pg_get_str(r, i, 11),
+                                              .ref = pg_get_str(r, i, 12),
+                                              .commit = pg_get_str(r, i, 13),
+                                              .template = pg_get_str(r, i, 14)}};
     if (!pg_is_null(r, i, 9))
         out->finished_at = pg_get_time(r, i, 9);
     snprintf(out->place, sizeof out->place, "%d", out->version);

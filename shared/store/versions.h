@@ -12,7 +12,7 @@ struct version_record {
     bool serving;
     struct str runtime, source_sha256, error_code, error_message;
     struct str manifest; /* JSON; empty: from before there was one */
-    struct agent_git git;
+    struct agent_origin origin;
     int64_t archive_bytes;
     wall_t created_at, finished_at; /* finished_at 0: being built */
     char place[12];                 /* the number as text */

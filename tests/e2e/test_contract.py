@@ -501,6 +501,10 @@ class Maker:
         return self.call(operation, archive({"agent.json": '{"runtime": "command", "entry": "cat"}'}),
                          {"Content-Type": "application/gzip"}, [("name", "deployed"), ("rebuild", rebuild)])
 
+    def deployAgent_403(self, operation):
+        deployment = self.stack.psql("select id from deployment")
+        return self.call(operation, {"name": "deployed", "template": f"{deployment}-x", "manifest": {"entry": "cat"}})
+
     def deployAgent_200(self, operation):
         self.deployAgent_202(operation, "false")
         until("it is ready", lambda: self.client.call("GET", "/v1/agents/deployed").json["version"])

@@ -39,6 +39,8 @@ VALUES = {
     "$schema": (["", "https://example.org/x"], [7, None]),
     "name": (["a", "a-9", "a" * 63], ["", "A", "-a", "a" * 64, "a b", 7, None, ["a"]]),
     "description": (["", "words", "x" * 1023], ["x" * 1024, "a\nb", 7, None, {}]),
+    "template": (["a", "A.b_c-1", "team/name", "name:tag", "team/name:tag", "a" * 128],
+                 ["", "a b", "/a", "a/", "a/b/c", "a:", ":a", "a:b:c", "-a", ".a", "../a", "a/../b", "a\nb", "a" * 129, 7, None]),
     "runtime": (["node", "python", "command"], ["", "ruby", "Node", 7, None, ["node"]]),
     "entry": (["", "main.py", "x" * 511], ["x" * 512, "a\nb", 7, None, ["main.py"]]),
     "install": (["", "make", "x" * 511], ["x" * 512, "a\nb", False, None, {"cmd": "make"}]),

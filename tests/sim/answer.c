@@ -122,6 +122,8 @@ static void refuse(struct call *c, int status)
     } texts[] = {
         {FAULT_429_RATE, "Rate limit exceeded"},
         {FAULT_429_LIMIT, "you have reached the maximum number of concurrent E2B sandboxes (0)"},
+        {FAULT_403, "Team '0' does not have access to the template"},
+        {FAULT_404, "template not found"},
         {FAULT_503, "Failed to place sandbox: no node has room"},
         {FAULT_504, "Failed to place sandbox: it took too long"},
     };

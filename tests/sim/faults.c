@@ -31,8 +31,10 @@ static const struct {
     int status;
     int64_t for_ms, bytes, rate;
 } table[FAULT_KINDS] = {
-    [FAULT_429_RATE] = {"429_rate", ALL, 429, 0, 0, 0},   /* with Retry-After: 1 */
-    [FAULT_429_LIMIT] = {"429_limit", ALL, 429, 0, 0, 0}, /* without it */
+    [FAULT_429_RATE] = {"429_rate", ALL, 429, 0, 0, 0},    /* with Retry-After: 1 */
+    [FAULT_429_LIMIT] = {"429_limit", ALL, 429, 0, 0, 0},  /* without it */
+    [FAULT_403] = {"403", BIT(CALL_CREATE), 403, 0, 0, 0}, /* the template is another team's */
+    [FAULT_404] = {"404", BIT(CALL_CREATE), 404, 0, 0, 0}, /* there is no such template */
     [FAULT_500] = {"500", ALL, 500, 0, 0, 0},
     [FAULT_502] = {"502", ALL, 502, 0, 0, 0},
     [FAULT_503] = {"503", ALL, 503, 0, 0, 0},

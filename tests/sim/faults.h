@@ -45,6 +45,8 @@ enum fault_kind {
     /* before anything is done (answer.c:answer_before) */
     FAULT_429_RATE,
     FAULT_429_LIMIT,
+    FAULT_403,
+    FAULT_404,
     FAULT_500,
     FAULT_502,
     FAULT_503,
