@@ -1,4 +1,5 @@
-/* deploy: pack a directory, upload it, wait for the build. Or name a git repository, which the build clones.
+/* deploy: pack a directory, upload it, wait for the build. Or name a git repository, which the build clones,
+ * or a template of the sandbox provider (from_template.h).
  *
  * The archive goes to an unlinked file and is mapped for the upload, so memory stays small however large it
  * is. */
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "from_template.h"
 #include "json/writer.h"
 #include "pack.h"
 #include "slug.h"
@@ -22,12 +24,13 @@ enum {
     POLL_MS = 500,
     PATH_BYTES = 160,
     MANIFEST_MAX = 64 << 10,
-    GIT_BODY_BYTES = 8 << 10,
+    BODY_BYTES = 80 << 10,
 };
 
 struct deploy {
     struct cli *cli;
-    const char *dir, *name, *ref; /* dir: or a repository's URL */
+    const char *dir, *name, *ref; /* dir: or a repository's URL; NULL: a template */
+    struct from_template from;
     bool no_wait, rebuild;
     bool found;                  /* the same source was deployed already */
     char slug[CLI_SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
@@ -66,9 +69,25 @@ static bool is_url(const char *s)
     return strstr(s, "://") != NULL;
 }
 
-static int check_directory(const struct deploy *d)
+static int check_template(const struct deploy *d)
+{
+    if (d->ref != NULL)
+        return cli_error("--ref is a repository's, not a template's");
+    if (d->rebuild)
+        return cli_error("a template is built each time: leave --rebuild out");
+    if (d->name == NULL && d->from.file == NULL)
+        return cli_error("an agent from a template needs a name: give --name NAME");
+    return 0;
+}
+
+static int check_source(const struct deploy *d)
 {
     struct stat st;
+    int status = from_template_check(&d->from);
+    if (status != 0 || d->from.template != NULL)
+        return status != 0 ? status : check_template(d);
+    if (d->dir == NULL)
+        return cli_error("name a directory, a repository's URL, or a template: --template ID");
     if (is_url(d->dir))
         return d->rebuild ? cli_error("a repository is cloned and built each time: leave --rebuild out") : 0;
     if (d->ref != NULL)
@@ -87,7 +106,7 @@ static int choose_name(struct deploy *d)
     char text[PATH_MAX];
     if (d->name != NULL && !cli_is_slug(d->name))
         return cli_error("--name takes lower-case letters, digits and hyphens, at most %d", CLI_SLUG_MAX);
-    if (d->name != NULL || (!is_url(d->dir) && manifest_has_name(d->dir)))
+    if (d->name != NULL || d->dir == NULL || (!is_url(d->dir) && manifest_has_name(d->dir)))
         return 0;
     if (!str_copy(str_of(d->dir), text, sizeof text))
         return cli_error("%.80s…: the path is too long", d->dir);
@@ -146,24 +165,38 @@ static int64_t built_version(const struct deploy *d)
     return reply_int(&d->agent, json_get(json_root(d->agent.doc), "latest_build"), "version");
 }
 
-static int name_repository(struct deploy *d)
+static void repository_body(const struct deploy *d, struct buf *body)
 {
-    struct buf body;
-    buf_init(&body, GIT_BODY_BYTES);
-    struct json_writer w = json_writer(&body);
+    struct json_writer w = json_writer(body);
     jw_object(&w);
     jw_kcstr(&w, "name", d->name);
     jw_kcstr(&w, "git_url", d->dir);
     if (d->ref != NULL)
         jw_kcstr(&w, "ref", d->ref);
     jw_object_end(&w);
+}
+
+/* A repository or a template: nothing is uploaded. */
+static int name_source(struct deploy *d)
+{
+    struct buf body;
+    int status = 0;
+    buf_init(&body, BODY_BYTES);
+    if (d->dir != NULL)
+        repository_body(d, &body);
+    else
+        status = from_template_body(&d->from, d->name, &body);
+    if (status != 0) {
+        buf_deinit(&body);
+        return status;
+    }
     const struct api_request q = {.method = "POST",
                                   .path = "/v1/agents",
                                   .headers = {"Content-Type: application/json"},
                                   .body = buf_view(&body)};
     api_call(d->cli, &q, &d->agent);
     buf_deinit(&body);
-    int status = take_agent(d);
+    status = take_agent(d);
     d->version = status == 0 ? reply_int(&d->agent, json_root(d->agent.doc), "deployed_version") : 0;
     return status;
 }
@@ -266,15 +299,16 @@ static int print_end(struct deploy *d)
 
 static int deploy(struct deploy *d)
 {
-    int status = check_directory(d);
+    int status = check_source(d);
+    bool named = d->dir == NULL || is_url(d->dir);
     if (status == 0)
         status = choose_name(d);
-    if (status == 0 && !is_url(d->dir))
+    if (status == 0 && !named)
         status = pack(d);
     if (status != 0)
         return status;
     cli_catch_interrupt(d->cli);
-    status = is_url(d->dir) ? name_repository(d) : upload(d);
+    status = named ? name_source(d) : upload(d);
     if (status == 0 && !d->no_wait)
         status = wait_for_build(d);
     cli_spin(d->cli, NULL);
@@ -292,23 +326,28 @@ int command_deploy(struct cli *cli, int argc, char **argv)
     const struct cli_option options[] = {
         {"name", CLI_TEXT, &d.name, "N", "the agent's name (default: agent.json's, else the directory's)"},
         {"ref", CLI_TEXT, &d.ref, "REF", "of a repository: a branch, a tag or a commit (default: its HEAD)"},
+        {"template", CLI_TEXT, &d.from.template, "ID",
+         "a template of the sandbox provider, instead of a directory: its id or name"},
+        {"entry", CLI_TEXT, &d.from.entry, "CMD", "of a template: the shell command that runs the agent"},
+        {"install", CLI_TEXT, &d.from.install, "CMD", "of a template: what to run once, at the deploy"},
+        {"check", CLI_TEXT, &d.from.check, "CMD", "of a template: what must succeed after it"},
         {"rebuild", CLI_FLAG, &d.rebuild, NULL, "build also when the same source is deployed already"},
         {"no-wait", CLI_FLAG, &d.no_wait, NULL, "do not wait for the build"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     const struct cli_usage usage = {
-        "deploy DIR | URL",
-        "Makes a new version of an agent from a directory, or from a git repository that anybody may read, "
-        "and\n"
-        "waits until it is built.\n"
+        "deploy DIR | URL | --template ID [FILE]",
+        "Makes a new version of an agent from a directory, from a git repository that anybody may read, or "
+        "from a\n"
+        "template of the sandbox provider, and waits until it is built. FILE has agent.json's keys.\n"
         "Left out: node_modules, .git, .venv, __pycache__, and what .gitignore and .sandpiperignore name (as "
         "git\n"
         "reads them).",
-        options, 1, 1};
+        options, 0, 1};
     int first, status;
     if (!cli_parse(cli, &usage, argc, argv, &first, &status))
         return status;
-    d.dir = argv[first];
+    *(d.from.template != NULL ? &d.from.file : &d.dir) = argv[first]; /* NULL: there is none */
     status = deploy(&d);
     reply_deinit(&d.agent);
     if (d.map != MAP_FAILED)

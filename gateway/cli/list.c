@@ -188,17 +188,18 @@ int command_ls(struct cli *cli, int argc, char **argv)
 static void print_agents(struct walk *w, const struct reply *r, const struct json_value *records)
 {
     if (w->shown == 0 && json_first(records) != NULL)
-        printf("%-32s %-9s %-8s %s\n", "NAME", "STATUS", "VERSION", "LATEST BUILD");
+        printf("%-32s %-9s %-8s %-9s %s\n", "NAME", "STATUS", "VERSION", "SOURCE", "LATEST BUILD");
     for (const struct json_value *a = json_first(records); a != NULL; a = json_next(a)) {
         const struct json_value *build = json_get(a, "latest_build");
         struct str name = reply_str(a, "name"), state = reply_str(a, "status"),
-                   built = reply_str(build, "status"), created = reply_str(build, "created_at");
+                   built = reply_str(build, "status"), source = reply_str(json_get(build, "source"), "type"),
+                   created = reply_str(build, "created_at");
         int64_t version = reply_int(r, a, "version");
         char serving[SHORT_TEXT_BYTES] = "-";
         if (version >= 0)
             snprintf(serving, sizeof serving, "%lld", (long long)version);
-        printf("%-32.*s %-9.*s %-8s %lld %.*s, %.*s\n", STR_ARG(name), STR_ARG(state), serving,
-               (long long)reply_int(r, build, "version"), STR_ARG(built), STR_ARG(created));
+        printf("%-32.*s %-9.*s %-8s %-9.*s %lld %.*s, %.*s\n", STR_ARG(name), STR_ARG(state), serving,
+               STR_ARG(source), (long long)reply_int(r, build, "version"), STR_ARG(built), STR_ARG(created));
     }
 }
 

@@ -19,18 +19,32 @@ static bool path_of(char path[PATH_BYTES], const char *name, const char *after)
 
 /* ---- versions ---- */
 
+/* An archive's hash, a repository's commit, a template. */
+static void print_source(const struct json_value *version)
+{
+    const struct json_value *source = json_get(version, "source");
+    struct str hash = reply_str(version, "source_sha256"), commit = reply_str(source, "commit"),
+               template = reply_str(source, "template");
+    struct str shown = commit.n > 0 ? commit : hash;
+    if (template.n > 0)
+        printf("template %.*s", STR_ARG(template));
+    else
+        printf("%s%.*s", commit.n > 0 ? "commit " : "", shown.n < HASH_SHOWN ? (int)shown.n : HASH_SHOWN,
+               shown.p);
+}
+
 static void print_versions(struct walk *w, const struct reply *r, const struct json_value *records)
 {
     if (w->shown == 0 && json_first(records) != NULL)
         printf("%-8s %-9s %-7s %-24s %s\n", "VERSION", "STATUS", "SERVES", "CREATED", "SOURCE");
     for (const struct json_value *v = json_first(records); v != NULL; v = json_next(v)) {
         struct str state = reply_str(v, "status"), created = reply_str(v, "created_at"),
-                   source = reply_str(v, "source_sha256"), error = reply_str(json_get(v, "error"), "code");
+                   error = reply_str(json_get(v, "error"), "code");
         bool serving = false;
         json_bool(json_get(v, "serving"), &serving);
-        printf("%-8lld %-9.*s %-7s %-24.*s %.*s", (long long)reply_int(r, v, "version"), STR_ARG(state),
-               serving ? "yes" : "-", STR_ARG(created), source.n < HASH_SHOWN ? (int)source.n : HASH_SHOWN,
-               source.p);
+        printf("%-8lld %-9.*s %-7s %-24.*s ", (long long)reply_int(r, v, "version"), STR_ARG(state),
+               serving ? "yes" : "-", STR_ARG(created));
+        print_source(v);
         if (error.n > 0)
             printf("  %.*s", STR_ARG(error));
         printf("\n");
