@@ -38,6 +38,7 @@ struct dispatcher {
     struct audit *audit;
     struct schedules *schedules;
     struct housekeeping *housekeeping;
+    struct sums *sums;
     struct retire *retire;
     struct verdicts *verdicts;
     struct webhooks *webhooks;

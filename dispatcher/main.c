@@ -22,6 +22,7 @@
 #include "store/batches.h"
 #include "store/clock_keep.h"
 #include "store/schema_wait.h"
+#include "sums.h"
 #include "verdicts.h"
 #include "watch.h"
 #include "webhooks.h"
@@ -146,11 +147,12 @@ static int open_duties(struct app *app, struct err *err)
     d->boots = boots_new(d);
     d->schedules = schedules_new(d);
     d->housekeeping = housekeeping_new(d);
+    d->sums = sums_new(d);
     d->retire = retire_new(d);
     if (d->lead == NULL || d->verdicts == NULL || d->feeder == NULL || d->audit == NULL || d->watch == NULL ||
         d->retries == NULL || d->deadlines == NULL || d->reclaim == NULL || d->reaper == NULL ||
         d->boots == NULL || d->housekeeping == NULL || d->retire == NULL || d->batches == NULL ||
-        d->schedules == NULL)
+        d->schedules == NULL || d->sums == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     d->webhooks = webhooks_new(d, err);
     return d->webhooks != NULL ? 0 : -1;
@@ -220,6 +222,7 @@ static void app_close(struct app *app)
     redis_sub_close(&app->sub);
     webhooks_free(&d->webhooks);
     retire_free(&d->retire);
+    sums_free(&d->sums);
     housekeeping_free(&d->housekeeping);
     schedules_free(&d->schedules);
     boots_free(&d->boots);

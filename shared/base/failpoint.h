@@ -83,7 +83,9 @@
     X(dispatcher_webhook_sent, "a webhook is sent, its end not recorded")                     \
     X(dispatcher_webhook_done, "webhooks' ends are durable")                                  \
     X(dispatcher_schedule, "a schedule is due, nothing was sent")                             \
-    X(dispatcher_schedule_fired, "its invocation is durable, nobody was told")
+    X(dispatcher_schedule_fired, "its invocation is durable, nobody was told")                \
+    X(dispatcher_sum, "deltas of usage are about to be folded")                               \
+    X(dispatcher_summed, "they are folded")
 
 #ifdef SP_FAILPOINTS
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "store/call.h"
+#include "store/usage_sql.h"
 #include "store/webhook_sql.h"
 
 static const char sql_open_list[] =
@@ -102,13 +103,15 @@ static const char sql_drop[] =
     "p AS MATERIALIZED (SELECT x.id, b.tenant FROM b, LATERAL (SELECT v.id FROM invocations v WHERE v.id > "
     "$2 AND v.id BETWEEN $3 AND $4 AND v.batch = $1 ORDER BY v.id LIMIT $6) x), "
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, output, output_bytes, output_truncated, "
-    "logs, logs_bytes, logs_truncated, finished_at) SELECT id, tenant, 1::int2, $5, 4::int2, ''::bytea, "
-    "0::int8, false, ''::bytea, 0::int8, false, now() FROM p ORDER BY id ON CONFLICT (id) DO NOTHING "
-    "RETURNING id, tenant, status), " WEBHOOK_OUTBOX_SQL(
-        "$3", "$4") "e AS (INSERT INTO batch_ended (batch, id, status) SELECT $1, id, 4::int2 FROM r), "
-                    "u AS (UPDATE batches t SET fed = (SELECT id FROM p ORDER BY id DESC LIMIT 1) FROM b "
-                    "WHERE t.id = b.id AND EXISTS (SELECT FROM p) RETURNING t.fed) "
-                    "SELECT 0::int2, fed FROM u UNION ALL SELECT 1::int2, id FROM r ORDER BY 1, 2";
+    "logs, logs_bytes, logs_truncated, finished_at, counted) SELECT id, tenant, 1::int2, $5, 4::int2, "
+    "''::bytea, "
+    "0::int8, false, ''::bytea, 0::int8, false, now(), true FROM p ORDER BY id ON CONFLICT (id) DO NOTHING "
+    "RETURNING id, tenant, status, finished_at), " USAGE_DELTAS_SQL(USAGE_OF_RESULTS, "$3", "$4")
+        WEBHOOK_OUTBOX_SQL(
+            "$3", "$4") "e AS (INSERT INTO batch_ended (batch, id, status) SELECT $1, id, 4::int2 FROM r), "
+                        "u AS (UPDATE batches t SET fed = (SELECT id FROM p ORDER BY id DESC LIMIT 1) FROM b "
+                        "WHERE t.id = b.id AND EXISTS (SELECT FROM p) RETURNING t.fed) "
+                        "SELECT 0::int2, fed FROM u UNION ALL SELECT 1::int2, id FROM r ORDER BY 1, 2";
 
 static const char sql_drop_delayed[] =
     "WITH b AS MATERIALIZED (SELECT * FROM batches WHERE id = $1 AND state = 1 FOR UPDATE), "
@@ -117,14 +120,17 @@ static const char sql_drop_delayed[] =
     "RETURNING "
     "z.id, y.tenant), "
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, output, output_bytes, output_truncated, "
-    "logs, logs_bytes, logs_truncated, finished_at) SELECT id, tenant, 1::int2, $4, 4::int2, ''::bytea, "
-    "0::int8, false, ''::bytea, 0::int8, false, now() FROM p ORDER BY id ON CONFLICT (id) DO NOTHING "
-    "RETURNING id, tenant, status), " WEBHOOK_OUTBOX_SQL(
-        "$2", "$3") "e AS (INSERT INTO batch_ended (batch, id, status) SELECT $1, id, 4::int2 FROM r), "
-                    "u AS (UPDATE batches t SET delayed = t.delayed - (SELECT count(*) FROM p)::int4 FROM b "
-                    "WHERE t.id = b.id RETURNING t.delayed) "
-                    "SELECT 0::int2, $1, (SELECT delayed FROM u) UNION ALL SELECT 1::int2, id, 0 FROM r "
-                    "ORDER BY 1, 2";
+    "logs, logs_bytes, logs_truncated, finished_at, counted) SELECT id, tenant, 1::int2, $4, 4::int2, "
+    "''::bytea, "
+    "0::int8, false, ''::bytea, 0::int8, false, now(), true FROM p ORDER BY id ON CONFLICT (id) DO NOTHING "
+    "RETURNING id, tenant, status, finished_at), " USAGE_DELTAS_SQL(USAGE_OF_RESULTS, "$2", "$3")
+        WEBHOOK_OUTBOX_SQL(
+            "$2",
+            "$3") "e AS (INSERT INTO batch_ended (batch, id, status) SELECT $1, id, 4::int2 FROM r), "
+                  "u AS (UPDATE batches t SET delayed = t.delayed - (SELECT count(*) FROM p)::int4 FROM b "
+                  "WHERE t.id = b.id RETURNING t.delayed) "
+                  "SELECT 0::int2, $1, (SELECT delayed FROM u) UNION ALL SELECT 1::int2, id, 0 FROM r "
+                  "ORDER BY 1, 2";
 
 static const char sql_cancel_items[] =
     "INSERT INTO cancels (id, tenant) SELECT w.id, $1 FROM unnest($2::uuid[]) AS w (id) ORDER BY w.id "

@@ -1,9 +1,11 @@
 /* Settling. The statement has three parameter groups (results, usage, attempts); a row may be in two of them.
- * What follows from a result (webhooks) is inserted from the rows that won, `r`. */
+ * What follows from a result (webhooks) is inserted from the rows that won, `r`; sums of usage from those and
+ * from what was new of usage, `u`. */
 #include "store/settle.h"
 
 #include <stdlib.h>
 
+#include "store/usage_sql.h"
 #include "store/webhook_sql.h"
 
 struct settler {
@@ -21,6 +23,8 @@ struct settler {
     "JOIN LATERAL (SELECT batch FROM invocations i WHERE i.id = m.id AND i.id BETWEEN $37 AND $38 " \
     "AND i.batch IS NOT NULL OFFSET 0) i ON true), "
 
+#define SQL_SUMS USAGE_DELTAS_SQL(USAGE_OF_ENDS, "$37", "$38")
+
 static const char sql[] =
     "WITH d AS (SELECT * FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::uuid[], $5::int2[], $6::int4[], "
     "$7::text[], $8::text[], $9::text[], $10::bytea[], $11::int8[], $12::bool[], $13::bytea[], $14::int8[], "
@@ -35,37 +39,45 @@ static const char sql[] =
     "r AS (INSERT INTO results (id, tenant, attempt, boot, status, exit_code, signal, error_code, "
     "error_message, "
     "output, output_bytes, output_truncated, logs, logs_bytes, logs_truncated, started_at, finished_at, "
-    "executor, output_redacted, artifacts, artifacts_truncated) "
-    "SELECT * FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, tenant, status), " SQL_BATCH_ENDED
-        WEBHOOK_OUTBOX_SQL(
-            "$37",
-            "$38") "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, "
-                   "sandbox_start_ms, run_ms, "
-                   "sandbox_ms, cpu_ms, peak_memory_bytes, started_at, input_tokens, output_tokens, "
-                   "cost_usd) SELECT * FROM unnest($18::uuid[], "
-                   "$19::int2[], "
-                   "$20::int4[], "
-                   "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], "
-                   "$27::int8[], $28::int8[], "
-                   "$29::int8[], $41::timestamptz[], $47::int8[], $48::int8[], $49::float8[]) ON CONFLICT "
-                   "(id, attempt) DO NOTHING), "
-                   "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], $33::timestamptz[], "
-                   "$34::text[], "
-                   "$35::int2[], "
-                   "$36::int2[], $42::uuid[], $43::timestamptz[]) AS n (id, attempt, tenant, not_before, "
-                   "reason, reruns, blames, executor, ended_at)), "
-                   "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, reruns, blames, "
-                   "executor, ended_at) "
-                   "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id AND x.id "
-                   "BETWEEN $37 AND $38) "
-                   "ON CONFLICT (id, attempt) DO NOTHING RETURNING id, attempt) "
-                   "SELECT d.id, d.attempt, r.id IS NOT NULL OR EXISTS (SELECT FROM results x WHERE x.id = "
-                   "d.id AND "
-                   "x.attempt = d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38), EXISTS (SELECT "
-                   "FROM w) "
-                   "FROM d LEFT JOIN r ON r.id = d.id AND r.attempt = d.attempt "
-                   "UNION ALL SELECT n.id, (n.attempt - 1)::int2, a.id IS NOT NULL, false "
-                   "FROM n LEFT JOIN a ON a.id = n.id AND a.attempt = n.attempt";
+    "executor, output_redacted, artifacts, artifacts_truncated, counted) "
+    "SELECT *, true FROM d ON CONFLICT (id) DO NOTHING RETURNING id, attempt, tenant, status, "
+    "finished_at), " SQL_BATCH_ENDED WEBHOOK_OUTBOX_SQL(
+        "$37", "$38") "u AS (INSERT INTO usage (id, attempt, tenant, agent, boot, sandbox, queue_ms, "
+                      "sandbox_start_ms, run_ms, "
+                      "sandbox_ms, cpu_ms, peak_memory_bytes, started_at, input_tokens, output_tokens, "
+                      "cost_usd, ended_at) SELECT * FROM unnest($18::uuid[], "
+                      "$19::int2[], "
+                      "$20::int4[], "
+                      "$21::uuid[], $22::uuid[], $23::text[], $24::int8[], $25::int8[], $26::int8[], "
+                      "$27::int8[], $28::int8[], "
+                      "$29::int8[], $41::timestamptz[], $47::int8[], $48::int8[], $49::float8[], "
+                      "$50::timestamptz[]) ON CONFLICT "
+                      "(id, attempt) DO NOTHING RETURNING id, attempt, tenant, ended_at, sandbox_ms, run_ms, "
+                      "cpu_ms, "
+                      "input_tokens, output_tokens, cost_usd), " SQL_SUMS
+                      "n AS (SELECT * FROM unnest($30::uuid[], $31::int2[], $32::int4[], "
+                      "$33::timestamptz[], "
+                      "$34::text[], "
+                      "$35::int2[], "
+                      "$36::int2[], $42::uuid[], $43::timestamptz[]) AS n (id, attempt, tenant, "
+                      "not_before, "
+                      "reason, reruns, blames, executor, ended_at)), "
+                      "a AS (INSERT INTO attempts (id, attempt, tenant, not_before, reason, "
+                      "reruns, blames, "
+                      "executor, ended_at) "
+                      "SELECT * FROM n WHERE NOT EXISTS (SELECT FROM results x WHERE x.id = n.id "
+                      "AND x.id "
+                      "BETWEEN $37 AND $38) "
+                      "ON CONFLICT (id, attempt) DO NOTHING RETURNING id, attempt) "
+                      "SELECT d.id, d.attempt, r.id IS NOT NULL OR EXISTS (SELECT FROM results x "
+                      "WHERE x.id = "
+                      "d.id AND "
+                      "x.attempt = d.attempt AND x.boot = d.boot AND x.id BETWEEN $37 AND $38), "
+                      "EXISTS (SELECT "
+                      "FROM w) "
+                      "FROM d LEFT JOIN r ON r.id = d.id AND r.attempt = d.attempt "
+                      "UNION ALL SELECT n.id, (n.attempt - 1)::int2, a.id IS NOT NULL, false "
+                      "FROM n LEFT JOIN a ON a.id = n.id AND a.attempt = n.attempt";
 
 static struct outcome *outcome_of(struct writer_row *row)
 {
@@ -219,6 +231,7 @@ static void encode(struct pg_params *p, struct writer_row *const *rows, size_t n
     COLUMN(PG_INT2, o->what == OUTCOME_RESULT, pg_put_int2(p, o->artifacts));
     COLUMN(PG_BOOL, o->what == OUTCOME_RESULT, pg_put_bool(p, o->artifacts_truncated));
     encode_cost(p, rows, n);
+    COLUMN(PG_TIMESTAMPTZ, o->has_usage, pg_put_time(p, o->finished_at));
 }
 
 /* The answer's rows in any order; the group is sorted by id. */

@@ -12,6 +12,7 @@ import uuid
 from failpoints import Failpoints
 from sim_stack import AGENT, SimStack
 from stack import Client, archive, in_threads, until
+from usage_sums import differences
 from webhook_receiver import OPEN, Receiver
 
 DAEMONS = ("gateway", "executor", "dispatcher")
@@ -173,7 +174,8 @@ class Lane:
         until("no will is left", lambda: s.redis_cli("keys", "sp:will:*") == "", seconds)
 
     def check(self):
-        """Each accepted job has its one result, each sandbox of an attempt its one usage record, each end its one event."""
+        """Each accepted job has its one result, each sandbox of an attempt its one usage record, each end its one event; sums are
+        those of all that."""
         s = self.stack
         names = {"1": "succeeded", "2": "failed", "3": "timed_out", "4": "canceled", "5": "expired", "6": "error"}
         results = {f"inv_{id}": names[status] for id, status in (
@@ -184,6 +186,7 @@ class Lane:
         for what, sql in self.once:
             assert s.count(sql) == 1, what
         self.check_usage(set(results))
+        assert not differences(s.psql), "sums are not those of results and usage"
         self.check_events(results)
 
     def warm(self, n):

@@ -9,6 +9,7 @@ import re
 
 from campaign import nonce_read
 from stack import Client, in_threads, until
+from usage_sums import differences
 
 END_S = 60  # until everything accepted has ended, after the last fault is healed
 LEFT_S = 75  # until no sandbox is left: the reaper comes by once a minute
@@ -165,6 +166,17 @@ class Checks:
         ran = collections.Counter(r["id"] for r in usage)
         self.o.rerun = sum(1 for i, n in ran.items() if n > 1 and i not in asked)
 
+    def sums(self):
+        """Of usage: what is folded and what is not, as results and usage have it, before and after the last fold."""
+        for when in ("at once", "when all is folded"):
+            wrong = differences(self.w.psql)
+            if wrong:
+                self.o.say(f"{len(wrong)} sums of usage are not what ran, {when}: {wrong[:3]}")
+            try:
+                until("all is folded", lambda: self.w.count("select count(*) from usage_deltas") == 0, 20, 0.2)
+            except AssertionError as e:
+                self.o.say(str(e))
+
     # ---- webhooks and batches ----
 
     def webhooks(self):
@@ -261,6 +273,7 @@ class Checks:
         self.told()
         self.webhooks()
         made, usage = self.sandboxes()
+        self.sums()
         self.quiet()
         self.daemons()
         self.run_again(usage)

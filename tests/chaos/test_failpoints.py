@@ -132,6 +132,7 @@ LOADS = {
     "dispatcher_verdict": dead_executor, "dispatcher_verdict_done": dead_executor,
     "dispatcher_webhook": jobs, "dispatcher_webhook_sent": jobs, "dispatcher_webhook_done": jobs,
     "dispatcher_schedule": schedule, "dispatcher_schedule_fired": schedule,
+    "dispatcher_sum": jobs, "dispatcher_summed": jobs,
 }
 POINTS = sorted([(d, n) for n in table() if n.startswith("commit_") for d in DAEMONS] +
                 [(n.split("_")[0], n) for n in table() if not n.startswith("commit_")])

@@ -99,7 +99,7 @@ static void script(const char *sql)
 
 static void empty(void)
 {
-    script("TRUNCATE invocations, results, attempts, usage, idempotency, blobs");
+    script("TRUNCATE invocations, results, attempts, usage, usage_deltas, idempotency, blobs");
 }
 
 /* ---- migrations ---- */
@@ -749,6 +749,48 @@ static void two_attempts_in_one_group(void **state)
     empty();
 }
 
+/* Sums are of what was really inserted: neither a repeat, after a lost reply, nor a loser's result adds to
+ * them. */
+static void sums_count_what_is_new(void **state)
+{
+    (void)state;
+    struct pg *pg = open_pg(1);
+    struct settler *s = settler_new(loop, pg, pg, on_settled, NULL, 1 << 20);
+    struct uuid boot = uuid_new(), id = uuid_new();
+    char text[UUID_TEXT_BYTES], sql[512];
+    uuid_format(id, text);
+    snprintf(sql, sizeof sql,
+             "INSERT INTO invocations (id, tenant, agent, version, api_key, priority, timeout_ms, "
+             "queue_timeout_ms, "
+             "max_attempts, retry_on, prompt_bytes) VALUES ('%s', %d, gen_random_uuid(), 1, "
+             "gen_random_uuid(), 1, 1, "
+             "1, 1, 0, 0) RETURNING 1::int8",
+             text, TENANT);
+    ask(sql);
+    struct end one = end_of(id, 1, boot), two = end_of(id, 2, boot), usage = end_of(id, 3, boot);
+    two.o.state = INV_FAILED;
+    usage.o.what = OUTCOME_USAGE_ONLY;
+    usage.o.cost = (struct inv_cost){.has_input = true, .input_tokens = 5, .has_cost = true, .cost_usd = 0.1};
+    for (int again = 0; again < 3; again++) {
+        settle(s, &one);
+        run();
+        settle(s, &one);
+        settle(s, &two);
+        settle(s, &usage);
+        run();
+    }
+    assert_int_equal(ask("SELECT sum(succeeded)::int8 FROM usage_deltas"), 1);
+    assert_int_equal(ask("SELECT sum(failed)::int8 FROM usage_deltas"), 0);
+    assert_int_equal(ask("SELECT sum(attempts)::int8 FROM usage_deltas"), 3);
+    assert_int_equal(ask("SELECT sum(run_ms)::int8 FROM usage_deltas"), 21);
+    assert_int_equal(ask("SELECT sum(input_tokens)::int8 FROM usage_deltas"), 5);
+    assert_int_equal(ask("SELECT count(*) FROM usage_deltas WHERE cost_usd IN (0, 0.1)"), 2);
+    assert_int_equal(ask("SELECT count(*) FROM usage_deltas"), 2); /* one for each group that had news */
+    settler_free(&s);
+    pg_close(&pg);
+    empty();
+}
+
 static struct end retry_of(struct uuid id, int attempt, struct uuid boot)
 {
     struct end e = end_of(id, attempt, boot);
@@ -912,6 +954,7 @@ int main(void)
         cmocka_unit_test(keyed_poison_and_lost_reply),
         cmocka_unit_test(first_writer_wins),
         cmocka_unit_test(two_attempts_in_one_group),
+        cmocka_unit_test(sums_count_what_is_new),
         cmocka_unit_test(a_retry_is_allocated_once),
         cmocka_unit_test(settling_through_losses),
         cmocka_unit_test(sweeps_count_the_callers_attempts),
