@@ -55,6 +55,8 @@ void page_reply(struct call *c, const struct page *p, const char *member, const 
     buf_init(&body, body_bytes);
     struct json_writer w = json_writer(&body);
     jw_object(&w);
+    if (rows->head != NULL)
+        rows->head(rows->rows, &w);
     jw_key(&w, member);
     jw_array(&w);
     for (size_t i = 0; i < shown; i++)

@@ -33,6 +33,7 @@ static inline struct str page_after(const struct page *p)
 struct page_rows {
     const void *rows;
     size_t n;
+    void (*head)(const void *rows, struct json_writer *w); /* members before the rows; may be NULL */
     void (*write)(const void *rows, size_t i, struct json_writer *w);
     struct str (*place)(const void *rows, size_t i); /* its position */
 };

@@ -17,6 +17,7 @@
 #include "ratelimit.h"
 #include "schedules.h"
 #include "secrets.h"
+#include "usage.h"
 #include "versions.h"
 #include "webhooks.h"
 #include "model/api_key.h"
@@ -69,6 +70,7 @@ static const struct operation_handler handlers[] = {
     {"replayWebhook", webhook_replay_call},
     {"listWebhookDeliveries", webhook_deliveries},
     {"listenWebhook", webhook_stream},
+    {"getUsage", usage_call},
     {"getHealth", health_live},
     {"getReadiness", health_ready},
     {"getMetrics", health_metrics},

@@ -59,6 +59,7 @@ int command_schedules(struct cli *cli, int argc, char **argv);
 int command_batch(struct cli *cli, int argc, char **argv);
 int command_agents(struct cli *cli, int argc, char **argv);
 int command_versions(struct cli *cli, int argc, char **argv);
+int command_usage(struct cli *cli, int argc, char **argv);
 int command_rollback(struct cli *cli, int argc, char **argv); /* versions.c */
 
 /* ---- arguments ---- */

@@ -29,6 +29,7 @@ static const struct command commands[] = {
     {"logs", command_logs, "logs ID|AGENT: print what an invocation wrote to stderr"},
     {"cancel", command_cancel, "cancel ID: stop an invocation"},
     {"retry", command_retry, "retry ID...: run ended invocations again; --all-errors"},
+    {"usage", command_usage, "add up what ran: invocations, time of sandboxes, tokens, cost"},
     {"schedules", command_schedules, "schedules create|list|show|pause|resume|delete: recurring invocations"},
     {"keys", command_keys, "keys create|ls|show|revoke: API keys"},
     {"webhooks", command_webhooks,

@@ -372,6 +372,9 @@ class Maker:
     def listInvocations_404(self, operation):
         return self.call(operation, query=[("agent", "nobody")])
 
+    def getUsage_404(self, operation):
+        return self.call(operation, query=[("agent", "nobody")])
+
     def submitInvocation_409(self, operation):
         self.client.call("POST", "/v1/agents?name=not-ready", archive({"agent.json": json.dumps(
             {"runtime": "command", "entry": "cat", "install": json.dumps({"sim": {"run_ms": 100, "exit_code": 1}})})}),
