@@ -2,8 +2,8 @@
  * names, gets the archive, unpacks it, runs the install step and the check, and becomes the snapshot that
  * invocations start from.
  *
- *   version -> fetch (archive to an unlinked file) -> template -> create -> upload -> install -> entry ->
- *   check -> snapshot -> finish
+ *   version -> log -> fetch (archive to an unlinked file) -> template -> create -> upload -> install ->
+ *   entry -> check -> snapshot -> finish
  *
  * With a git repository for its source, clone and describe (its agent.json is read back) stand in place of
  * fetch and upload. When that agent.json names a template, the sandbox is given up: from `template` on
@@ -11,7 +11,8 @@
  * is done.
  *
  * The build's own failure (of its install command, of its check) ends it; the provider's or ours gives it
- * back: it stays `building`, and a dispatcher queues it again, until its queue limit is over. */
+ * back: it stays `building`, and a dispatcher queues it again, until its queue limit is over. What its
+ * commands write is stored while they run (build_log.h), and all of it before the outcome is. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 
 #include "base/log.h"
 #include "base/failpoint.h"
+#include "build_command.h"
 #include "build_git.h"
 #include "build_log.h"
 #include "build_template.h"
@@ -33,10 +35,10 @@
 enum {
     STORE_MS = 30000,
     FETCH_MS = 120000,
-    UPLOAD_MS = 120000, /* or a clone */
+    UPLOAD_MS = 120000, /* a clone has as much */
     SNAPSHOT_MS = 120000,
     LEAVE_MS = 60000,
-    START_MS = 30000,
+    LAST_WORD_MS = 2000,
 };
 
 #define ARCHIVE_FILE "/tmp/.sandpiper-agent.tar.gz"
@@ -51,12 +53,14 @@ struct build {
     char snapshot[VERSION_SNAPSHOT_BYTES];
     struct build_log *log;
     struct loop_timer *again;
+    bool given_back, closing;
     bool ready;
     enum err_code error;
     char message[240];
 };
 
 static void enter_version(void *self);
+static void enter_log(void *self);
 static void enter_fetch(void *self);
 static void enter_template(void *self);
 static void enter_create(void *self);
@@ -69,11 +73,15 @@ static void enter_entry(void *self);
 static void enter_check(void *self);
 static void enter_snapshot(void *self);
 static void enter_finish(void *self);
+static void enter_back(void *self);
+static void late_back(void *self);
+static void finish(void *self);
 static void late_ours(void *self);
 static void late_command(void *self);
 
 enum {
     STEP_VERSION,
+    STEP_LOG,
     STEP_FETCH,
     STEP_TEMPLATE,
     STEP_CREATE,
@@ -85,11 +93,13 @@ enum {
     STEP_ENTRY,
     STEP_CHECK,
     STEP_SNAPSHOT,
-    STEP_FINISH
+    STEP_FINISH,
+    STEP_BACK /* from any step */
 };
 
 static const struct flow_step steps[] = {
     [STEP_VERSION] = {"version", enter_version, STORE_MS, late_ours},
+    [STEP_LOG] = {"log", enter_log, STORE_MS, late_ours},
     [STEP_FETCH] = {"fetch", enter_fetch, FETCH_MS, late_ours},
     [STEP_TEMPLATE] = {"template", enter_template, STORE_MS, late_ours},
     [STEP_CREATE] = {"create", enter_create, 0,
@@ -103,6 +113,7 @@ static const struct flow_step steps[] = {
     [STEP_CHECK] = {"check", enter_check, 0, late_command},
     [STEP_SNAPSHOT] = {"snapshot", enter_snapshot, SNAPSHOT_MS, late_ours},
     [STEP_FINISH] = {"finish", enter_finish, 0, late_ours}, /* tried until PostgreSQL takes it */
+    [STEP_BACK] = {"back", enter_back, LAST_WORD_MS, late_back},
 };
 
 static struct build *build_of(struct job *j)
@@ -124,13 +135,22 @@ static void build_free(struct job *j)
 
 /* ---- ends ---- */
 
-/* Ours: the lease goes, the version stays `building`. */
+/* Ours: the lease goes, the version stays `building`. The log has the reason, unless that takes too long. */
 static void give_back(struct job *j, const char *why)
 {
+    struct build *b = build_of(j);
+    if (b->given_back)
+        return;
+    b->given_back = true;
     log_warn("a build failed on our side; it will be tried again", LF_STR("step", flow_step_name(&j->flow)),
              LF_STR("error", why));
     sandbox_cancel(&j->request);
-    recorder_release(j->x->recorder, j);
+    if (j->fenced) {
+        recorder_release(j->x->recorder, j);
+        return;
+    }
+    snprintf(b->message, sizeof b->message, "%.*s", (int)sizeof b->message - 1, why);
+    flow_goto(&j->flow, STEP_BACK);
 }
 
 /* The build's own end. */
@@ -163,16 +183,42 @@ static void late_ours(void *self)
 void build_stop(struct job *j)
 {
     if (j->flow.at != STEP_CREATE || j->request == NULL) /* a create's answer is waited for */
-        give_back(j, "stopped");
+        give_back(j, j->leaving ? "the executor is being stopped" : "stopped");
 }
 
-/* ---- version and archive ---- */
-
+/* The job whose build waits for an answer in this step. */
 static struct job *current(struct executor *x, struct uuid id, int step)
 {
     struct job *j = jobs_find(x->jobs, id);
-    return j != NULL && j->entry.kind == ENTRY_BUILD && j->flow.at == step ? j : NULL;
+    bool here = j != NULL && j->entry.kind == ENTRY_BUILD && j->flow.at == step;
+    return here && (step == STEP_BACK || !build_of(j)->given_back) ? j : NULL;
 }
+
+static void late_back(void *self)
+{
+    struct job *j = self;
+    recorder_release(j->x->recorder, j);
+}
+
+static void on_back(struct executor *x, struct uuid id, bool taken)
+{
+    struct job *j = current(x, id, STEP_BACK);
+    (void)taken;
+    if (j != NULL)
+        late_back(j);
+}
+
+static void enter_back(void *self)
+{
+    struct job *j = self;
+    struct build *b = build_of(j);
+    if (b->closing) /* its outcome was on the way */
+        late_back(j);
+    else
+        build_log_close(b->log, b->message, on_back);
+}
+
+/* ---- version and archive ---- */
 
 static void on_version(struct executor *x, struct uuid id, const struct version *v, const struct err *err)
 {
@@ -193,6 +239,27 @@ static void enter_version(void *self)
 {
     struct job *j = self;
     version_get(j->x->versions, j->entry.agent, j->entry.version, j->lease.id, on_version);
+}
+
+static void on_log(struct executor *x, struct uuid id, bool building, const struct err *err)
+{
+    struct job *j = current(x, id, STEP_LOG);
+    if (j == NULL)
+        return;
+    if (err != NULL)
+        give_back(j, err->msg);
+    else if (!building)
+        recorder_release(x->recorder, j); /* it has ended meanwhile */
+    else
+        flow_next(&j->flow);
+}
+
+static void enter_log(void *self)
+{
+    struct job *j = self;
+    struct err err = ERR_INIT;
+    if (build_log_open(build_of(j)->log, on_log, &err) != 0)
+        give_back(j, err.msg);
 }
 
 static bool has_archive(const struct job *j)
@@ -358,9 +425,14 @@ static void enter_upload(void *self)
 
 /* ---- install and check ---- */
 
-static void on_output(void *arg, struct str piece)
+static void on_stdout(void *arg, struct str piece)
 {
-    build_log_put(build_of(arg)->log, piece);
+    build_log_put(build_of(arg)->log, BUILD_LOG_STDOUT, piece);
+}
+
+static void on_stderr(void *arg, struct str piece)
+{
+    build_log_put(build_of(arg)->log, BUILD_LOG_STDERR, piece);
 }
 
 static void on_start(void *arg, int64_t pid)
@@ -371,89 +443,45 @@ static void on_start(void *arg, int64_t pid)
         job_enter(j, JOB_RUNNING);
 }
 
-/* What runs in the sandbox, step by step. */
-struct command {
-    const char *name;
-    enum err_code code; /* of its failure */
-    int64_t limit_ms;
-};
-
-static struct command command_of(const struct job *j)
+static enum build_command command_of(const struct job *j)
 {
-    const struct settings *s = j->x->settings;
-    if (j->flow.at == STEP_CLONE)
-        return (struct command){"clone", ERR_JOB_CLONE, UPLOAD_MS};
-    if (j->flow.at == STEP_CHECK)
-        return (struct command){"check", ERR_JOB_CHECK, s->check_ms};
-    if (j->flow.at == STEP_ENTRY)
-        return (struct command){"look for the entry", ERR_JOB_ENTRY, START_MS};
-    return (struct command){"install step", ERR_JOB_BUILD, s->install_ms};
-}
-
-/* An exit code other than 0. */
-static void failed(struct job *j, int code)
-{
-    const struct command c = command_of(j);
-    char message[AGENT_TEXT_BYTES + 96];
-    if (c.code == ERR_JOB_CLONE)
-        build_git_failed(j->version.git, code, message, sizeof message);
-    else if (c.code == ERR_JOB_ENTRY)
-        snprintf(message, sizeof message, "the entry %s is not there after the install step",
-                 j->version.manifest->entry);
-    else
-        snprintf(message, sizeof message, "the %s ended with exit code %d", c.name, code);
-    decide(j, false, c.code, message);
+    return j->flow.at == STEP_CLONE   ? BUILD_CLONE
+           : j->flow.at == STEP_CHECK ? BUILD_CHECK
+           : j->flow.at == STEP_ENTRY ? BUILD_ENTRY
+                                      : BUILD_INSTALL;
 }
 
 static void on_end(void *arg, const struct sandbox_exit *e, const struct sandbox_failure *f)
 {
     struct job *j = arg;
-    const struct command c = command_of(j);
-    char message[96];
+    char message[BUILD_MESSAGE_BYTES];
     j->request = NULL;
+    build_log_flush(build_of(j)->log);
+    enum err_code code = e != NULL ? build_command_end(j, command_of(j), e, message) : ERR_NONE;
     if (e == NULL) {
         provider_failed(j, f);
-    } else if (e->oom_killed) {
-        snprintf(message, sizeof message, "the %s ran out of memory", c.name);
-        decide(j, false, ERR_JOB_OUT_OF_MEMORY, message);
-    } else if (e->kind == SANDBOX_EXITED && e->code == 0) {
+    } else if (code != ERR_NONE) {
+        decide(j, false, code, message);
+    } else {
         FAILPOINT(executor_build_installed);
         flow_next(&j->flow);
-    } else if (e->kind == SANDBOX_EXITED) {
-        failed(j, e->code);
-    } else {
-        snprintf(message, sizeof message, "the %s was ended by signal %s", c.name, e->signal);
-        decide(j, false, c.code, message);
     }
 }
 
 static void late_command(void *self)
 {
     struct job *j = self;
-    const struct command c = command_of(j);
-    char message[96];
-    snprintf(message, sizeof message, "the %s exceeded its limit of %lld s", c.name,
-             (long long)(c.limit_ms / 1000));
-    decide(j, false, c.code, message);
+    char message[BUILD_MESSAGE_BYTES];
+    enum err_code code = build_command_late(j, command_of(j), message);
+    decide(j, false, code, message);
 }
 
-/* script has what it is about as "$1" and "$2", so that nothing is quoted twice. */
 static void start_command(struct job *j, const char *script, const char *text, const char *more)
 {
-    const char *const args[] = {"-c", script, text[0] != '\0' ? "build" : NULL, text, more, NULL};
-    const char *env[MANIFEST_ENV_MAX + 1] = {NULL};
-    int64_t limit_ms = command_of(j).limit_ms;
-    flow_extend(&j->flow, limit_ms);
-    manifest_env(j->version.manifest, env, MANIFEST_ENV_MAX);
-    const struct sandbox_spawn spec = {.sandbox = &j->sandbox,
-                                       .cmd = "/bin/sh",
-                                       .args = args,
-                                       .env = env,
-                                       .kill_after_ms = limit_ms + 10000,
-                                       .start_deadline_ms = START_MS};
     const struct sandbox_process_events events = {
-        .on_start = on_start, .on_stdout = on_output, .on_stderr = on_output, .on_end = on_end, .arg = j};
-    j->request = sandbox_spawn(j->x->provider, &spec, &events);
+        .on_start = on_start, .on_stdout = on_stdout, .on_stderr = on_stderr, .on_end = on_end, .arg = j};
+    flow_extend(&j->flow, build_command_limit_ms(j->x->settings, command_of(j)));
+    j->request = build_command_start(j, command_of(j), script, text, more, &events);
     if (j->request == NULL)
         give_back(j, "the provider refused to start a command");
 }
@@ -640,17 +668,17 @@ static void on_finished(void *arg, const struct err *err)
     recorder_release(j->x->recorder, j);
 }
 
-static void enter_finish(void *self)
+static void finish(void *self)
 {
     struct job *j = self;
     struct build *b = build_of(j);
     const struct agent_built built = {.id = j->version.id,
+                                      .try = build_log_try(b->log),
                                       .ready = b->ready,
                                       .snapshot = str_of(b->snapshot),
                                       .error = b->error,
                                       .error_message = str_of(b->message),
                                       .log = build_log_tail(b->log)};
-    job_destroy_sandbox(j);
     struct fetch *f = malloc(sizeof *f);
     INVARIANT(f != NULL);
     *f = (struct fetch){.x = j->x, .id = j->lease.id};
@@ -658,6 +686,26 @@ static void enter_finish(void *self)
         return;
     free(f);
     loop_timer_start(b->again, 1000);
+}
+
+static void on_log_closed(struct executor *x, struct uuid id, bool taken)
+{
+    struct job *j = current(x, id, STEP_FINISH);
+    if (j == NULL)
+        return;
+    if (taken)
+        finish(j);
+    else
+        recorder_release(x->recorder, j); /* somebody else has the build, and its outcome counts */
+}
+
+static void enter_finish(void *self)
+{
+    struct job *j = self;
+    struct build *b = build_of(j);
+    job_destroy_sandbox(j);
+    b->closing = true;
+    build_log_close(b->log, NULL, on_log_closed);
 }
 
 /* ---- beginning ---- */
@@ -679,8 +727,8 @@ void build_start(struct job *j)
     b->fd = -1;
     j->aux = b;
     j->free_aux = build_free;
-    b->again = loop_timer_new(j->x->loop, enter_finish, j);
-    b->log = build_log_new();
+    b->again = loop_timer_new(j->x->loop, finish, j);
+    b->log = build_log_new(j->x, j->lease.id);
     if (b->again == NULL || b->log == NULL ||
         flow_init(&j->flow, j->x->loop, steps, sizeof steps / sizeof *steps, j, flow_over, &err) != 0) {
         recorder_release(j->x->recorder, j);

@@ -55,6 +55,7 @@
     X(executor_handed_back, "a job is back on its stream")                                    \
     X(executor_leave, "about to strike itself off the register")                              \
     X(executor_build_upload, "a build's sandbox is there and empty")                          \
+    X(executor_build_log, "a piece of a build's log is durable, the executor does not know")  \
     X(executor_build_installed, "the install command has succeeded")                          \
     X(executor_build_snapshot, "the snapshot is made, nobody else knows")                     \
     X(executor_build_done, "the version is ready, the lease is held")                         \

@@ -83,33 +83,31 @@ bool str_to_i64(struct str s, int64_t *out)
     return true;
 }
 
-/* The length of the UTF-8 sequence at s (RFC 3629 table 3-7), 0 when it is not one. */
-static size_t utf8_step(const unsigned char *s, size_t n)
+/* Table 3-7 of Unicode. */
+int str_utf8_next(struct str s)
 {
-    unsigned char c = s[0];
+    const unsigned char *p = (const unsigned char *)s.p, c = p[0];
     if (c < 0x80)
         return 1;
     size_t len = c >= 0xC2 && c <= 0xDF ? 2 : (c & 0xF0) == 0xE0 ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 0;
-    if (len == 0 || n < len)
-        return 0;
     unsigned char lo = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
     unsigned char hi = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-    if (s[1] < lo || s[1] > hi)
-        return 0;
-    for (size_t i = 2; i < len; i++)
-        if ((s[i] & 0xC0) != 0x80)
+    for (size_t i = 1; i < len; i++) {
+        if (i >= s.n)
+            return -1;
+        if (p[i] < (i == 1 ? lo : 0x80) || p[i] > (i == 1 ? hi : 0xBF))
             return 0;
-    return len;
+    }
+    return (int)len;
 }
 
 bool str_is_utf8(struct str s)
 {
-    const unsigned char *p = (const unsigned char *)s.p;
     for (size_t i = 0; i < s.n;) {
-        size_t step = utf8_step(p + i, s.n - i);
-        if (step == 0)
+        int step = str_utf8_next(str_make(s.p + i, s.n - i));
+        if (step <= 0)
             return false;
-        i += step;
+        i += (size_t)step;
     }
     return true;
 }

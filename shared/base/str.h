@@ -44,7 +44,11 @@ bool str_split(struct str *rest, char sep, struct str *head_out);
 bool str_to_u64(struct str s, uint64_t *out);
 bool str_to_i64(struct str s, int64_t *out);
 
-/* Valid UTF-8 by RFC 3629 (no overlong forms, no surrogates). */
+/* The length of the UTF-8 character (RFC 3629: no overlong forms, no surrogates) that s, which is not empty,
+ * begins with; 0: none does; -1: s ends within one. */
+int str_utf8_next(struct str s);
+
+/* The same all through. */
 bool str_is_utf8(struct str s);
 
 /* A malloc'd NUL-ended copy (free it), or NULL without memory. */

@@ -262,6 +262,7 @@ static const char sql_finish[] =
     "WITH v AS (UPDATE agent_versions SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, "
     "''), "
     "error_message = nullif($5, ''), build_log = $6, finished_at = now() WHERE id = $1 AND status = 0 "
+    "AND ($7 = 0 OR EXISTS (SELECT FROM build_logs l WHERE l.id = $1 AND l.try = $7)) "
     "RETURNING id, agent, version, status), "
     "dropped AS (DELETE FROM agent_files f USING v WHERE f.id = v.id AND v.status = 2) "
     "UPDATE agents a SET serving = v.version, rolled_back_from = NULL FROM v "
@@ -357,6 +358,7 @@ int agent_build_finish(struct pg *pg, const struct agent_built *b, int64_t deadl
         pg_put_text(p, str_of(b->error != ERR_NONE ? err_code_name(b->error) : NULL));
         pg_put_text(p, b->error_message);
         pg_put_text(p, b->log);
+        pg_put_int4(p, b->try);
     }
     return store_query(pg, sql_finish, p, deadline_ms, store_reply_done, (void (*)(void))fn, arg, err);
 }

@@ -121,6 +121,7 @@ int agent_describe(struct pg *pg, struct uuid version_id, const struct manifest 
  * newer one serves already, or another was chosen since it was deployed (versions.h). */
 struct agent_built {
     struct uuid id;
+    int32_t try; /* of its log (build_logs.h): another one's outcome is not taken. 0: whoever's */
     bool ready;
     struct str snapshot;
     enum err_code error;

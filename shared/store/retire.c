@@ -111,7 +111,8 @@ int retired_used(struct pg *pg, const struct uuid *versions, size_t n, struct uu
 /* ---- done away with ---- */
 
 static const char sql_gone[] =
-    "WITH v AS (UPDATE agent_versions SET snapshot = NULL WHERE id = $1 AND status = 3 RETURNING id) "
+    "WITH v AS (UPDATE agent_versions SET snapshot = NULL WHERE id = $1 AND status = 3 RETURNING id), "
+    "l AS (DELETE FROM build_logs l USING v WHERE l.id = v.id) "
     "DELETE FROM agent_files f USING v WHERE f.id = v.id";
 
 int retired_gone(struct pg *pg, struct uuid version, int64_t deadline_ms, retire_done_fn *fn, void *arg)

@@ -35,7 +35,7 @@ typedef void retired_used_fn(void *arg, struct uuid next, const struct uuid *use
 int retired_used(struct pg *pg, const struct uuid *versions, size_t n, struct uuid from, int64_t deadline_ms,
                  retired_used_fn *fn, void *arg);
 
-/* The snapshot is gone at the provider: so are archive and log. */
+/* The snapshot is gone at the provider: so are archive and log, but for the log's last 64 KiB. */
 typedef void retire_done_fn(void *arg, const struct err *err);
 int retired_gone(struct pg *pg, struct uuid version, int64_t deadline_ms, retire_done_fn *fn, void *arg);
 

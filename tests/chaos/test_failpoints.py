@@ -121,7 +121,7 @@ LOADS = {
     "executor_chunk": large_output, "executor_willed": slow_commit, "executor_settling": jobs, "executor_settled": jobs, "executor_retried": failing,
     "executor_destroyed": jobs, "executor_released": jobs, "executor_cancel": canceled,
     "executor_back": many, "executor_handed_back": many, "executor_leave": drained,
-    "executor_build_upload": deploy, "executor_build_installed": deploy, "executor_build_snapshot": deploy, "executor_build_done": deploy,
+    "executor_build_upload": deploy, "executor_build_log": deploy, "executor_build_installed": deploy, "executor_build_snapshot": deploy, "executor_build_done": deploy,
     "dispatcher_feed": many, "dispatcher_fed": many, "dispatcher_retry": failing, "dispatcher_retried": failing,
     "dispatcher_bury": dead_executor, "dispatcher_bury_attempt": dead_executor, "dispatcher_bury_requeued": dead_executor,
     "dispatcher_bury_strike": dead_executor, "dispatcher_buried": dead_executor, "dispatcher_reap": dead_executor,

@@ -12,6 +12,7 @@
 #include "base/culprit.h"
 #include "base/err.h"
 #include "base/id.h"
+#include "base/utf8.h"
 
 static void buf_caps_and_sticks(void **state)
 {
@@ -67,6 +68,43 @@ static void utf8_is_rfc3629(void **state)
         assert_true(str_is_utf8(str_of(good[i])));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(str_is_utf8(str_of(bad[i])));
+}
+
+/* In pieces of `step` bytes. */
+static void assert_mended(struct str bytes, size_t step, const char *text)
+{
+    struct utf8_mend m = {.held_n = 0};
+    struct buf out;
+    buf_init(&out, 1024);
+    for (size_t at = 0; at < bytes.n; at += step)
+        assert_true(utf8_mend(&m, str_make(bytes.p + at, bytes.n - at < step ? bytes.n - at : step), &out));
+    assert_true(utf8_mend_end(&m, &out));
+    assert_true(str_eq_c(buf_view(&out), text));
+    assert_true(str_is_utf8(buf_view(&out)));
+    buf_deinit(&out);
+}
+
+#define NONE "\xEF\xBF\xBD"
+
+static void bytes_become_text_however_they_are_cut(void **state)
+{
+    (void)state;
+    for (size_t step = 1; step < 9; step++) {
+        assert_mended(STR("plain\n"), step, "plain\n");
+        assert_mended(STR("\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80!"), step,
+                      "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80!");
+        assert_mended(STR("a\0b\x1B[0m"), step, "a" NONE "b\x1B[0m");
+        assert_mended(STR("\xE2\x82"
+                          "A\xFF"),
+                      step, NONE NONE "A" NONE);
+        assert_mended(STR("\xE2\xC3\xA9"), step, NONE "\xC3\xA9");
+        assert_mended(STR("x\xF0\x9F\x98"), step, "x" NONE NONE NONE);
+        assert_mended(STR("\xED\xA0\x80"), step, NONE NONE NONE);
+    }
+    static const struct str euros = {.p = "\xE2\x82\xAC\xE2\x82\xAC", .n = 6};
+    static const size_t floors[] = {0, 0, 0, 3, 3, 3, 6, 6};
+    for (size_t n = 0; n < 8; n++)
+        assert_int_equal(utf8_floor(euros, n), floors[n]);
 }
 
 static void ids_grow_and_round_trip(void **state)
@@ -180,6 +218,7 @@ int main(void)
         cmocka_unit_test(buf_caps_and_sticks),
         cmocka_unit_test(numbers_are_strict),
         cmocka_unit_test(utf8_is_rfc3629),
+        cmocka_unit_test(bytes_become_text_however_they_are_cut),
         cmocka_unit_test(ids_grow_and_round_trip),
         cmocka_unit_test(times_format_and_parse),
         cmocka_unit_test(errors_wrap),
