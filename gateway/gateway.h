@@ -40,6 +40,7 @@ struct gateway {
     struct settler *settler; /* cancels of jobs that nobody runs */
     struct waiters *waiters;
     struct streams *streams; /* live streams */
+    struct build_watch *build_watch;
     struct health *health;
     struct webhook_rules webhook_rules;
     struct env_rules env_rules;
@@ -49,6 +50,7 @@ struct gateway {
     int file_intakes;      /* submissions' files on their way (file_intake.c) */
     int batch_uploads;     /* batches on their way (batch_upload.c) */
     int64_t batch_spooled; /* bytes that they hold in the spool directory */
+    int build_followers;   /* callers who follow logs of builds (build_log.c) */
     int batch_streams;     /* callers who are sent results (batch_results.c) */
     bool draining;         /* told to stop: what waits long is let go */
 };

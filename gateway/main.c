@@ -8,6 +8,7 @@
 #include "auth.h"
 #include "base/leaks.h"
 #include "base/log.h"
+#include "build_watch.h"
 #include "config/daemon.h"
 #include "crypto/crypto.h"
 #include "docs.h"
@@ -190,13 +191,14 @@ static int open_modules(struct app *app, struct err *err)
     g->targets = targets_new(g);
     g->handoff = handoff_new(g);
     g->waiters = waiters_new(g);
+    g->build_watch = build_watch_new(g);
     g->pool = work_pool_new(g->loop, 2, 64);
     g->submitter = submitter_new(g->loop, g->write_small, g->write_large, g->write_keyed,
                                  invocation_committed, g, WRITE_BYTES);
     g->settler = settler_new(g->loop, g->files, g->files, invocation_settled, g, WRITE_BYTES);
     if (g->queue == NULL || g->auth == NULL || g->ratelimit == NULL || g->targets == NULL ||
-        g->handoff == NULL || g->waiters == NULL || g->pool == NULL || g->submitter == NULL ||
-        g->settler == NULL)
+        g->handoff == NULL || g->waiters == NULL || g->build_watch == NULL || g->pool == NULL ||
+        g->submitter == NULL || g->settler == NULL)
         return err_set(err, ERR_NO_MEMORY, "no memory to start");
     g->streams = streams_new(g, err);
     return g->streams != NULL ? 0 : -1;
@@ -321,6 +323,7 @@ static void app_close(struct app *app)
     settler_free(&g->settler);
     streams_free(&g->streams);
     waiters_free(&g->waiters);
+    build_watch_free(&g->build_watch);
     work_pool_free(&g->pool);
     redis_close(&g->redis);
     pg_close(&g->read);

@@ -42,6 +42,8 @@ static const struct operation_handler handlers[] = {
     {"listAgents", agents_list},
     {"getAgent", agent_show},
     {"listVersions", versions_list},
+    {"getVersion", version_show},
+    {"getBuildLog", version_log},
     {"rollbackAgent", agent_rollback},
     {"listSecrets", secrets_list_call},
     {"setSecret", secret_put_call},

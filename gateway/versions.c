@@ -1,4 +1,4 @@
-/* GET /v1/agents/{name}/versions, POST /v1/agents/{name}/rollback.
+/* GET /v1/agents/{name}/versions[/{version}], POST /v1/agents/{name}/rollback.
  *
  * A rollback is one row changed: which version serves. This gateway asks for it again with the next
  * submission, the others within a second (targets.h). What was accepted keeps its version. */
@@ -116,6 +116,58 @@ void versions_list(struct call *c)
     }
     free(l);
     call_fail(c, &err);
+}
+
+/* ---- one ---- */
+
+bool version_of_path(struct call *c, int32_t *out)
+{
+    uint64_t n;
+    if (!agent_slug_valid(c->arg)) {
+        call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
+        return false;
+    }
+    if (!str_to_u64(c->arg2, &n) || c->arg2.p[0] == '0' || n < 1 || n > INT32_MAX) {
+        call_fail_code(c, ERR_VERSION_NOT_FOUND, NULL);
+        return false;
+    }
+    *out = (int32_t)n;
+    return true;
+}
+
+/* The newest one up to the number that was asked for. */
+static void on_version(void *arg, bool found, const struct version_record *list, size_t n,
+                       const struct err *err)
+{
+    struct call *c = arg;
+    struct buf body;
+    if (!call_leave(c))
+        return;
+    if (err != NULL) {
+        call_fail_query(c, err);
+    } else if (!found) {
+        call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
+    } else if (n == 0 || !str_eq_c(c->arg2, list[0].place)) {
+        call_fail_code(c, ERR_VERSION_NOT_FOUND, NULL);
+    } else {
+        buf_init(&body, ANSWER_MAX);
+        struct json_writer w = json_writer(&body);
+        write_row(list, 0, &w);
+        call_reply_json(c, 200, &body);
+    }
+}
+
+void version_show(struct call *c)
+{
+    struct err err = ERR_INIT;
+    int32_t version;
+    if (!version_of_path(c, &version))
+        return;
+    call_enter(c);
+    int32_t below = version < INT32_MAX ? version + 1 : version;
+    if (versions_get(c->g->read, c->tenant, c->arg, below, 1, STORE_MS, on_version, c, &err) != 0 &&
+        call_leave(c))
+        call_fail(c, &err);
 }
 
 /* ---- rollback ---- */

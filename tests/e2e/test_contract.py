@@ -93,7 +93,7 @@ def batch_of(client, n, query="", **fields):
 
 
 def path_value(r, stack, name, ids):
-    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"], "secret": ["TOKEN"], "key": stack.keys}.get(name, [text_of(r, 8)])
+    good = {"id": ids, "webhook": stack.webhooks, "name": [AGENT], "code": ["invalid_field", "poison"], "secret": ["TOKEN"], "key": stack.keys, "version": ["1"]}.get(name, [text_of(r, 8)])
     return r.choice(good) if r.random() < 0.6 else r.choice([UNKNOWN, text_of(r, 1 + r.randrange(30)), "%00", "..", "x" * 200])
 
 
@@ -180,7 +180,7 @@ class Maker:
 
     def values(self, operation, id=None):
         done = self.batch if operation.path.startswith("/v1/batches") else self.done
-        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN", "key": self.key}
+        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN", "key": self.key, "version": 1}
         return {p["name"]: known.get(p["name"], "x") for p in operation.of("path")}
 
     def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True, key=None):
@@ -487,6 +487,9 @@ class Maker:
 
     def getArtifact_416(self, operation):
         return self.call(operation, headers={"Range": "bytes=10-"}, id=self.left())
+
+    def getBuildLog_416(self, operation):
+        return self.call(operation, query=[("offset", 100_000_000)])
 
     def rollbackAgent_200(self, operation):
         return self.call(operation, {"version": 1})
