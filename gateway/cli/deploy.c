@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "build_log.h"
 #include "cli.h"
 #include "from_template.h"
 #include "json/writer.h"
@@ -31,7 +32,8 @@ struct deploy {
     struct cli *cli;
     const char *dir, *name, *ref; /* dir: or a repository's URL; NULL: a template */
     struct from_template from;
-    bool no_wait, rebuild;
+    bool no_wait, rebuild, log;
+    bool shown;                  /* the build's log, as it came */
     bool found;                  /* the same source was deployed already */
     char slug[CLI_SLUG_MAX + 1]; /* from the directory's name, when nothing else names the agent */
     int fd;
@@ -236,16 +238,45 @@ static struct str build_status(const struct deploy *d)
     return reply_str(json_get(json_root(d->agent.doc), "latest_build"), "status");
 }
 
+/* The log takes the spinner's place. */
+static void on_log_begun(void *arg)
+{
+    struct deploy *d = arg;
+    cli_spin(d->cli, NULL);
+    fprintf(stderr, "The build of %s version %lld:\n", d->agent_name, (long long)d->version);
+}
+
+/* To a person, or to whoever asks for it. Whatever goes wrong with it: the build's end is asked for then. */
+static int show_log(struct deploy *d)
+{
+    struct build_log log = {.agent = d->agent_name,
+                            .version = d->version,
+                            .to = stderr,
+                            .begun = on_log_begun,
+                            .arg = d,
+                            .quiet = true};
+    if (d->found || !(d->log || (isatty(STDERR_FILENO) != 0 && !d->cli->json)))
+        return STATUS_OK;
+    int status = build_log_print(d->cli, &log, true);
+    d->shown = status == STATUS_OK;
+    if (log.offset > 0 && log.last != '\n')
+        fputc('\n', stderr);
+    return status == STATUS_INTERRUPTED ? status : STATUS_OK;
+}
+
 static int wait_for_build(struct deploy *d)
 {
     char path[PATH_BYTES];
-    int status = 0;
     snprintf(path, sizeof path, "/v1/agents/%s", d->agent_name);
     cli_spin(d->cli, "building");
+    int status = show_log(d);
+    bool at_once = d->shown; /* it has ended */
     while (status == 0 && !d->found && built_version(d) == d->version &&
            str_eq_c(build_status(d), "building")) {
         const struct api_request q = {.method = "GET", .path = path, .retry = API_RETRY_ALL};
-        cli_sleep(d->cli, POLL_MS);
+        if (!at_once)
+            cli_sleep(d->cli, POLL_MS);
+        at_once = false;
         reply_deinit(&d->agent);
         api_call(d->cli, &q, &d->agent);
         status = take_agent(d);
@@ -260,9 +291,8 @@ static int print_failed(struct deploy *d)
                             *error = json_get(build, "error");
     struct str log = reply_str(build, "log"), message = reply_str(error, "message"),
                code = reply_str(error, "code");
-    fwrite(log.p, 1, log.n, stderr);
-    if (log.n > 0 && log.p[log.n - 1] != '\n')
-        fputc('\n', stderr);
+    if (!d->shown)
+        build_log_write(stderr, log);
     cli_error("the build of %s version %lld failed%s%.*s%s%.*s%s", d->agent_name, (long long)d->version,
               message.n > 0 ? ": " : "", STR_ARG(message), code.n > 0 ? " (" : "", STR_ARG(code),
               code.n > 0 ? ")" : "");
@@ -332,6 +362,7 @@ int command_deploy(struct cli *cli, int argc, char **argv)
         {"install", CLI_TEXT, &d.from.install, "CMD", "of a template: what to run once, at the deploy"},
         {"check", CLI_TEXT, &d.from.check, "CMD", "of a template: what must succeed after it"},
         {"rebuild", CLI_FLAG, &d.rebuild, NULL, "build also when the same source is deployed already"},
+        {"log", CLI_FLAG, &d.log, NULL, "show what the build writes, as it comes, also where no terminal is"},
         {"no-wait", CLI_FLAG, &d.no_wait, NULL, "do not wait for the build"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "build_log.h"
 #include "cli.h"
 #include "follow.h"
 #include "slug.h"
@@ -172,17 +173,23 @@ static int follow_logs(struct cli *cli, const char *id)
 
 int command_logs(struct cli *cli, int argc, char **argv)
 {
-    bool follow = false;
+    bool follow = false, build = false;
     const struct cli_option options[] = {
         {"follow", CLI_FLAG, &follow, NULL, "(-f) go on as it writes, until it has ended"},
+        {"build", CLI_FLAG, &build, NULL, "of an agent: the log of its build; AGENT@3: of that version's"},
         {NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    const struct cli_usage usage = {"logs ID | AGENT",
-                                    "Prints what an invocation wrote to stderr; of an agent, its newest.",
+    const struct cli_usage usage = {"logs ID | AGENT | --build AGENT[@VERSION]",
+                                    "Prints what an invocation wrote to stderr; of an agent, its newest. Or "
+                                    "what a\nversion's build wrote; without a number, the newest's.",
                                     options, 1, 1};
     char path[PATH_BYTES], id[ID_BYTES];
     int first, status;
-    if (!cli_parse(cli, &usage, argc, argv, &first, &status) || (status = find_id(cli, argv[first], id)) != 0)
+    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
+        return status;
+    if (build)
+        return build_log_command(cli, argv[first], follow);
+    if ((status = find_id(cli, argv[first], id)) != 0)
         return status;
     if (!path_with(path, "/v1/invocations/", id, "/logs"))
         return STATUS_USAGE;
