@@ -13,16 +13,13 @@
  * The build's own failure (of its install command, of its check) ends it; the provider's or ours gives it
  * back: it stays `building`, and a dispatcher queues it again, until its queue limit is over. What its
  * commands write is stored while they run (build_log.h), and all of it before the outcome is. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/failpoint.h"
+#include "build_archive.h"
 #include "build_command.h"
 #include "build_git.h"
 #include "build_log.h"
@@ -44,10 +41,7 @@ enum {
 #define ARCHIVE_FILE "/tmp/.sandpiper-agent.tar.gz"
 
 struct build {
-    int fd;
-    int64_t have;
-    void *map;
-    size_t map_bytes;
+    struct build_archive *archive;
     char base[TEMPLATE_BYTES];     /* what the sandbox is made from */
     char commit[GIT_COMMIT_BYTES]; /* what was cloned; "": nothing yet */
     char snapshot[VERSION_SNAPSHOT_BYTES];
@@ -75,7 +69,6 @@ static void enter_snapshot(void *self);
 static void enter_finish(void *self);
 static void enter_back(void *self);
 static void late_back(void *self);
-static void finish(void *self);
 static void late_ours(void *self);
 static void late_command(void *self);
 
@@ -124,10 +117,7 @@ static struct build *build_of(struct job *j)
 static void build_free(struct job *j)
 {
     struct build *b = j->aux;
-    if (b->map != NULL)
-        munmap(b->map, b->map_bytes);
-    if (b->fd >= 0)
-        close(b->fd);
+    build_archive_free(&b->archive);
     loop_timer_free(&b->again);
     build_log_free(&b->log);
     free(b);
@@ -185,6 +175,12 @@ void build_stop(struct job *j)
     if (j->flow.at != STEP_CREATE || j->request == NULL) /* a create's answer is waited for */
         give_back(j, j->leaving ? "the executor is being stopped" : "stopped");
 }
+
+/* For whom an answer of the store is. */
+struct asked {
+    struct executor *x;
+    struct uuid id;
+};
 
 /* The job whose build waits for an answer in this step. */
 static struct job *current(struct executor *x, struct uuid id, int step)
@@ -267,58 +263,27 @@ static bool has_archive(const struct job *j)
     return j->version.git == NULL && !j->version.from_template;
 }
 
-struct fetch {
-    struct executor *x;
-    struct uuid id;
-};
-
-static void on_chunk(void *arg, struct str data, const struct err *err)
+static void on_archive(struct executor *x, struct uuid id, const struct err *err)
 {
-    struct fetch *f = arg;
-    struct job *j = current(f->x, f->id, STEP_FETCH);
-    free(f);
+    struct job *j = current(x, id, STEP_FETCH);
     if (j == NULL)
         return;
-    struct build *b = build_of(j);
-    if (err != NULL)
+    if (err == NULL)
+        flow_next(&j->flow);
+    else if (err->code == ERR_INTERNAL)
+        decide(j, false, err->code, err->msg);
+    else
         give_back(j, err->msg);
-    else if (data.n == 0)
-        decide(j, false, ERR_INTERNAL, "the stored archive is incomplete");
-    else if (write(b->fd, data.p, data.n) != (ssize_t)data.n)
-        give_back(j, "no room to spool the archive");
-    else {
-        b->have += (int64_t)data.n;
-        enter_fetch(j);
-    }
 }
 
 static void enter_fetch(void *self)
 {
     struct job *j = self;
-    struct build *b = build_of(j);
     struct err err = ERR_INIT;
-    if (!has_archive(j)) {
+    if (!has_archive(j))
         flow_next(&j->flow);
-        return;
-    }
-    if (b->fd < 0)
-        b->fd = open(j->x->settings->spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (b->fd < 0) {
-        give_back(j, "no room to spool the archive");
-        return;
-    }
-    if (b->have >= j->version.archive_bytes) {
-        flow_next(&j->flow);
-        return;
-    }
-    struct fetch *f = malloc(sizeof *f);
-    INVARIANT(f != NULL); /* bounded by the builds of this process */
-    *f = (struct fetch){.x = j->x, .id = j->lease.id};
-    if (agent_file_get(j->x->read, j->version.id, (int32_t)(b->have / INV_CHUNK_BYTES), STORE_MS, on_chunk, f,
-                       &err) == 0)
-        return;
-    free(f);
-    give_back(j, err.msg);
+    else if (build_archive_fetch(build_of(j)->archive, j->version.archive_bytes, on_archive, &err) != 0)
+        give_back(j, err.msg);
 }
 
 /* ---- sandbox ---- */
@@ -400,25 +365,22 @@ static void on_uploaded(void *arg, const struct sandbox_failure *f)
         flow_next(&j->flow);
 }
 
-/* The file is mapped, not read: the page cache holds the archive, not this process. */
 static void enter_upload(void *self)
 {
     struct job *j = self;
-    struct build *b = build_of(j);
+    struct err err = ERR_INIT;
+    struct str archive;
     if (!has_archive(j)) {
         flow_next(&j->flow);
         return;
     }
     FAILPOINT(executor_build_upload);
-    b->map_bytes = (size_t)b->have;
-    b->map = mmap(NULL, b->map_bytes, PROT_READ, MAP_SHARED, b->fd, 0);
-    if (b->map == MAP_FAILED) {
-        b->map = NULL;
-        give_back(j, "the spooled archive cannot be read");
+    if (build_archive_map(build_of(j)->archive, &archive, &err) != 0) {
+        give_back(j, err.msg);
         return;
     }
-    j->request = sandbox_write_file(j->x->provider, &j->sandbox, ARCHIVE_FILE, str_make(b->map, b->map_bytes),
-                                    UPLOAD_MS, on_uploaded, j);
+    j->request =
+        sandbox_write_file(j->x->provider, &j->sandbox, ARCHIVE_FILE, archive, UPLOAD_MS, on_uploaded, j);
     if (j->request == NULL)
         give_back(j, "the provider refused an upload");
 }
@@ -502,7 +464,7 @@ static void enter_clone(void *self)
 
 static void on_described(void *arg, const struct err *err)
 {
-    struct fetch *f = arg;
+    struct asked *f = arg;
     struct job *j = current(f->x, f->id, STEP_DESCRIBE);
     free(f);
     if (j != NULL && err != NULL)
@@ -514,9 +476,9 @@ static void on_described(void *arg, const struct err *err)
 static void describe(struct job *j, const struct manifest *m, const char *commit)
 {
     struct err err = ERR_INIT;
-    struct fetch *f = malloc(sizeof *f);
+    struct asked *f = malloc(sizeof *f);
     INVARIANT(f != NULL); /* bounded by the builds of this process */
-    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    *f = (struct asked){.x = j->x, .id = j->lease.id};
     if (!version_describe(&j->version, m))
         err_set(&err, ERR_NO_MEMORY, "no memory for a manifest");
     else if (agent_describe(j->x->read, j->version.id, m, str_of(commit), STORE_MS, on_described, f, &err) ==
@@ -651,7 +613,7 @@ static void enter_snapshot(void *self)
 
 static void on_finished(void *arg, const struct err *err)
 {
-    struct fetch *f = arg;
+    struct asked *f = arg;
     struct job *j = current(f->x, f->id, STEP_FINISH);
     free(f);
     if (j == NULL)
@@ -679,9 +641,9 @@ static void finish(void *self)
                                       .error = b->error,
                                       .error_message = str_of(b->message),
                                       .log = build_log_tail(b->log)};
-    struct fetch *f = malloc(sizeof *f);
+    struct asked *f = malloc(sizeof *f);
     INVARIANT(f != NULL);
-    *f = (struct fetch){.x = j->x, .id = j->lease.id};
+    *f = (struct asked){.x = j->x, .id = j->lease.id};
     if (agent_build_finish(j->x->read, &built, STORE_MS, on_finished, f, NULL) == 0)
         return;
     free(f);
@@ -724,12 +686,12 @@ void build_start(struct job *j)
         recorder_release(j->x->recorder, j);
         return;
     }
-    b->fd = -1;
     j->aux = b;
     j->free_aux = build_free;
     b->again = loop_timer_new(j->x->loop, finish, j);
+    b->archive = build_archive_new(j->x, j->lease.id);
     b->log = build_log_new(j->x, j->lease.id);
-    if (b->again == NULL || b->log == NULL ||
+    if (b->again == NULL || b->archive == NULL || b->log == NULL ||
         flow_init(&j->flow, j->x->loop, steps, sizeof steps / sizeof *steps, j, flow_over, &err) != 0) {
         recorder_release(j->x->recorder, j);
         return;
