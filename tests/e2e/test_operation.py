@@ -408,7 +408,7 @@ def test_a_rolling_restart_of_gateways_costs_at_most_one_retry(made):
     for t in threads:
         t.join()
     assert not failed and len(done) > 100
-    until("every accepted job has ended", lambda: stack.count("select count(*) from results") >= len(set(done)), 60)
+    until("every accepted job has ended", lambda: stack.count("select count(*) from results") >= len(set(done)), 240)
     assert stack.count("select count(*) from invocations") == len(set(done))
     stack.quiet()
 
