@@ -28,7 +28,7 @@ static const char *word(struct str s, const char *none)
     return s.n > 0 ? s.p : none;
 }
 
-static void print_scopes(const struct json_value *key)
+static void print_scopes(const struct json_value *key, int width)
 {
     unsigned scopes = 0;
     char text[KEY_SCOPES_TEXT_BYTES];
@@ -37,7 +37,7 @@ static void print_scopes(const struct json_value *key)
         if (json_str(v, &name))
             scopes |= key_scope_parse(name);
     key_scopes_text(scopes, ",", text);
-    printf("%-22s ", text);
+    printf("%-*s", width, text);
 }
 
 static void print_rows(struct walk *w, const struct reply *r, const struct json_value *list)
@@ -49,7 +49,7 @@ static void print_rows(struct walk *w, const struct reply *r, const struct json_
         struct str prefix = reply_str(k, "prefix"), name = reply_str(k, "name");
         bool revoked = reply_str(k, "revoked_at").n > 0;
         printf("%-40.*s %-8.*s ", STR_ARG(reply_str(k, "id")), STR_ARG(prefix));
-        print_scopes(k);
+        print_scopes(k, 23);
         printf("%-24s %-24s %.*s\n", word(reply_str(k, "last_used_at"), "-"),
                revoked ? "revoked" : word(reply_str(k, "expires_at"), "never"), STR_ARG(name));
     }
@@ -72,7 +72,7 @@ static void print_one(const struct json_value *k)
         if (reply_str(k, keys[i]).n > 0)
             printf("%-13s %.*s\n", keys[i], STR_ARG(reply_str(k, keys[i])));
     printf("%-13s ", "scopes");
-    print_scopes(k);
+    print_scopes(k, 0);
     printf("\n");
 }
 

@@ -51,7 +51,7 @@ static int help(void)
     printf("Usage: sandpiper COMMAND [ARGUMENT]...\nRuns programs as jobs in sandboxes.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  %-11s %s\n", commands[i].name, commands[i].about);
-    printf("\n'sandpiper COMMAND --help' tells more; --version prints the version.\n\n"
+    printf("\n'sandpiper help COMMAND' tells more; --version prints the version.\n\n"
            "Environment:\n"
            "  SANDPIPER_URL            the gateway (default http://127.0.0.1:8080)\n"
            "  SANDPIPER_API_KEY        the key; without it .sandpiper/api-key is read\n"
@@ -78,22 +78,29 @@ static int unknown(const char *name)
     return cli_error("there is no command %s; see sandpiper --help", name);
 }
 
+static int run_command(struct cli *cli, int argc, char **argv)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(argv[0], commands[i].name) == 0)
+            return commands[i].run(cli, argc, argv);
+    return unknown(argv[0]);
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     if (argc < 2) {
         help();
         return STATUS_USAGE;
     }
+    if (strcmp(argv[1], "help") == 0 && argc > 2)
+        return run_command(cli, 2, (char *[]){argv[2], (char[]){"--help"}, NULL});
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
         return help();
     if (strcmp(argv[1], "--version") == 0) {
         printf("sandpiper %s\n", SP_VERSION);
         return STATUS_OK;
     }
-    for (int i = 0; i < COMMANDS; i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(cli, argc - 1, argv + 1);
-    return unknown(argv[1]);
+    return run_command(cli, argc - 1, argv + 1);
 }
 
 static void cli_deinit(struct cli *cli)

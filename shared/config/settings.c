@@ -1,9 +1,9 @@
 /* Settings: the texts of all rows, gathered from a KEY=value file and the environment, later sources winning.
  *
  * The file: one KEY=value a line, blank lines, lines that begin with '#'. A value stands as it is up to the
- * end of the line (spaces around it cut, no expansion, '#' belongs to it) or in double quotes, where \" and
- * \\ are escapes and a comment may follow. An empty value counts as not given. A secret KEY can be given as
- * KEY_FILE, the path of a file that holds it. */
+ * end of the line (spaces around it cut, no expansion, '#' belongs to it) or in quotes, which a comment may
+ * follow: in double ones \" and \\ are escapes, in single ones nothing is, as in a shell. An empty value
+ * counts as not given. A secret KEY can be given as KEY_FILE, the path of a file that holds it. */
 #include "config/settings.h"
 
 #include <errno.h>
@@ -135,13 +135,15 @@ static bool is_key_char(char c)
     return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-/* The inside of "…" into buf (as large as the text). False when its end is missing or more than a comment
- * follows. */
+/* The inside of "…" or '…' into buf (as large as the text). False when its end is missing or more than a
+ * comment follows. */
 static bool unquote(struct str text, char *buf, struct str *out)
 {
     size_t n = 0, i = 1;
-    for (; i < text.n && text.p[i] != '"'; i++) {
-        if (text.p[i] == '\\' && i + 1 < text.n && (text.p[i + 1] == '"' || text.p[i + 1] == '\\'))
+    char quote = text.p[0];
+    for (; i < text.n && text.p[i] != quote; i++) {
+        if (quote == '"' && text.p[i] == '\\' && i + 1 < text.n &&
+            (text.p[i + 1] == '"' || text.p[i + 1] == '\\'))
             i++;
         buf[n++] = text.p[i];
     }
@@ -174,7 +176,7 @@ static void read_line(struct settings *s, const char *where, struct str line)
         return;
     }
     struct str value = str_trim(str_make(equals + 1, (size_t)(line.p + line.n - equals - 1)));
-    if (value.n == 0 || value.p[0] != '"') {
+    if (value.n == 0 || (value.p[0] != '"' && value.p[0] != '\'')) {
         read_pair(s, where, key, value);
         return;
     }

@@ -209,7 +209,7 @@ def test_errors_say_what_to_do(gateway):
 
 @pytest.mark.parametrize("args", [[], ["nonsense"], ["invoke"], ["invoke", "a", "b", "c"], ["invoke", "a", "b", "--nope"],
                                   ["invoke", "a", "b", "--timeout", "soon"], ["invoke", "a", "b", "--metadata", "k"],
-                                  ["get", "a/b"], ["get"], ["keys", "destroy"], ["deploy", "/nonexistent"], ["migrate"]])
+                                  ["get", "a/b"], ["get"], ["keys", "destroy"], ["help", "nonsense"], ["deploy", "/nonexistent"], ["migrate"]])
 def test_wrong_usage(gateway, args):
     r = cli(gateway, *args)
     assert r.returncode == 2 and gateway.seen == []
@@ -220,7 +220,7 @@ def test_help_everywhere(gateway):
     assert cli(gateway, "--version").stdout.startswith(b"sandpiper ")
     for command in ["deploy", "invoke", "ls", "agents", "get", "logs", "cancel", "keys", "migrate"]:
         r = cli(gateway, command, "--help")
-        assert r.returncode == 0 and b"--json" in r.stdout
+        assert r.returncode == 0 and b"--json" in r.stdout and cli(gateway, "help", command).stdout == r.stdout
 
 
 def test_the_key_of_the_quickstart_is_found(gateway, tmp_path):

@@ -110,7 +110,7 @@ def test_settings_of_a_file(stack, tmp_path):
     config = tmp_path / ".sandpiper" / "sandpiper.env"
     config.parent.mkdir()
     names = ("SANDPIPER_DATABASE_URL", "SANDPIPER_REDIS_URL", "E2B_API_KEY", "E2B_API_URL")
-    config.write_text("".join(f"{n}={stack.env[n]}\n" for n in names))
+    config.write_text("".join(f"{n}='{stack.env[n]}'\n" for n in names))  # as deploy/quickstart quotes them
     found, status = doctor(stack, cwd=tmp_path, **dict.fromkeys(names))
     assert status == 0 and set(found) == ALL
     config.write_text("SANDPIPER_REDIS_ULR=x\n")

@@ -84,6 +84,20 @@ static void defaults_and_values(void **state)
     config_unload(&table, &s);
 }
 
+static void single_quotes_are_as_in_a_shell(void **state)
+{
+    (void)state;
+    struct sample s;
+    assert_int_equal(
+        parse("SANDPIPER_TEST_URL='x://y?a=\\b\"c' # d\nSANDPIPER_TEST_NAME=it's\nSANDPIPER_TEST_COUNT=''\n",
+              &s),
+        0);
+    assert_string_equal(s.url, "x://y?a=\\b\"c");
+    assert_string_equal(s.name, "it's");
+    assert_int_equal(s.count, 5);
+    config_unload(&table, &s);
+}
+
 static void faults_are_named(void **state)
 {
     (void)state;
@@ -96,6 +110,8 @@ static void faults_are_named(void **state)
     refused("export SANDPIPER_TEST_ON=1", "expected KEY=value");
     refused("SANDPIPER_TEST_NAME=\"open", "quotes");
     refused("SANDPIPER_TEST_NAME=\"a\" b", "quotes");
+    refused("SANDPIPER_TEST_NAME='open\"", "quotes");
+    refused("SANDPIPER_TEST_NAME='a'b", "quotes");
     refused("SANDPIPER_TEST_NAME=a\nSANDPIPER_TEST_NAME=b", "line 3: SANDPIPER_TEST_NAME is given twice");
     refused("SANDPIPER_TEST_COUNT=11", "SANDPIPER_TEST_COUNT must be from 1 to 10, not 11");
     refused("SANDPIPER_TEST_COUNT=many", "must be a whole number, not \"many\"");
@@ -219,9 +235,8 @@ static int init(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_and_values),
-        cmocka_unit_test(faults_are_named),
-        cmocka_unit_test(sources_in_order),
+        cmocka_unit_test(defaults_and_values), cmocka_unit_test(single_quotes_are_as_in_a_shell),
+        cmocka_unit_test(faults_are_named),    cmocka_unit_test(sources_in_order),
         cmocka_unit_test(the_command_line),
     };
     return cmocka_run_group_tests(tests, init, NULL);
