@@ -23,6 +23,7 @@
 
 static void on_io(void *arg, int fd, int events);
 static void on_task(void *arg);
+static void last_look(struct conn *c);
 
 struct conn *conn_new(struct http_server *s, int fd, const struct sockaddr_in6 *peer)
 {
@@ -236,6 +237,7 @@ static bool step_head(struct conn *c)
         return false;
     if (c->state == CONN_IDLE)
         conn_enter(c, CONN_HEAD);
+    c->asked = true;
     const char *what = NULL;
     size_t head_bytes = 0;
     switch (http_head_scan(&c->scan, c->input, &head_bytes, &what)) {
@@ -463,6 +465,12 @@ static void arm(struct conn *c)
     loop_io_set(c->io, (read ? LOOP_READ : 0) | (conn_pending(c) > 0 ? LOOP_WRITE : 0));
 }
 
+/* Nothing is under way, and the server takes no new requests. */
+static bool is_over(const struct conn *c)
+{
+    return c->state == CONN_IDLE && c->s->draining && c->in.len == 0 && conn_pending(c) == 0;
+}
+
 /* Keeps what was not used. */
 static void keep_input(struct conn *c)
 {
@@ -504,15 +512,18 @@ static void conn_run(struct conn *c, struct str input)
     tell_drained(c);
     if (c->state == CONN_LINGER)
         step_linger(c);
-    if (c->state == CONN_IDLE && c->s->draining && c->in.len == 0 && conn_pending(c) == 0)
-        conn_close(c);
+    if (is_over(c))
+        conn_wake(c);
     arm(c);
 }
 
 static void on_task(void *arg)
 {
     struct conn *c = arg;
-    conn_run(c, buf_view(&c->in));
+    if (is_over(c))
+        last_look(c);
+    else
+        conn_run(c, buf_view(&c->in));
 }
 
 void conn_wake(struct conn *c)
@@ -618,6 +629,20 @@ static void on_io(void *arg, int fd, int events)
         readable(c);
     if (c->state != CONN_DEAD && (events & LOOP_WRITE) != 0)
         conn_run(c, buf_view(&c->in)); /* flushes, and goes on with what waited for it */
+}
+
+/* While the server drains. What the client has sent meanwhile is answered: closed with a request unread, the
+ * connection would be reset. One that has not asked for anything is about to. */
+static void last_look(struct conn *c)
+{
+    readable(c);
+    if (!is_over(c))
+        return;
+    int64_t due_us = due_in(HTTP_DRAIN_FIRST_MS);
+    if (c->asked)
+        conn_close(c);
+    else if (due_us < c->in_due_us)
+        c->in_due_us = due_us;
 }
 
 /* ---- deadlines ---- */

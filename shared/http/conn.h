@@ -88,6 +88,7 @@ struct conn {
     struct loop_io *io;
     enum conn_state state;
     bool running;       /* conn_run is on the stack */
+    bool asked;         /* a request came, or its beginning */
     bool close_after;   /* the answer under way ends the connection */
     bool skipped_crlf;  /* one stray CRLF before a request line is forgiven */
     bool was_shut;      /* our side is shut down (LINGER) */

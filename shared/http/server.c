@@ -146,14 +146,12 @@ void http_server_take(struct http_server *s, int fd, const struct sockaddr_in6 *
     conn_wake(c);
 }
 
-static void on_accept(void *arg, int fd, int events)
+static void accept_some(struct http_server *s, int max)
 {
-    (void)events;
-    struct http_server *s = arg;
-    for (int i = 0; i < ACCEPT_BATCH; i++) {
+    for (int i = 0; i < max; i++) {
         struct sockaddr_in6 peer = {0};
         socklen_t len = sizeof peer;
-        int got = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int got = accept4(s->fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (got >= 0) {
             http_server_take(s, got, &peer);
             continue;
@@ -165,6 +163,12 @@ static void on_accept(void *arg, int fd, int events)
         if (errno != EINTR && errno != ECONNABORTED)
             return;
     }
+}
+
+static void on_accept(void *arg, int fd, int events)
+{
+    (void)fd, (void)events;
+    accept_some(arg, ACCEPT_BATCH);
 }
 
 /* ---- the sweep and the dead ---- */
@@ -249,6 +253,7 @@ void http_server_drain(struct http_server *s)
 {
     if (s->draining)
         return;
+    accept_some(s, BACKLOG); /* closed with the listening socket, they would be reset */
     s->draining = true;
     loop_io_free(&s->io);
     close(s->fd);

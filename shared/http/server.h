@@ -85,7 +85,10 @@ struct http_server_options {
 struct http_server *http_server_open(struct loop *loop, const struct http_server_options *options,
                                      struct err *err);
 
-/* Stops accepting; idle connections close, running requests go on, later answers say `Connection: close`. */
+/* Stops accepting; running requests go on, and so do those that clients have sent already; answers say
+ * `Connection: close`. Idle connections close; those that have not asked for anything yet may do so within
+ * HTTP_DRAIN_FIRST_MS. */
+enum { HTTP_DRAIN_FIRST_MS = 1000 };
 void http_server_drain(struct http_server *s);
 int http_server_connections(const struct http_server *s);
 int http_server_max_connections(const struct http_server *s); /* as the descriptors allow */

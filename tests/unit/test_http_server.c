@@ -751,7 +751,8 @@ static void a_pipeline_that_is_not_read_is_held_back(void **state)
     run_for(100);
     assert_true(requests == before || gone == 0);
     assert_true(p.unsent.n > 0);
-    run_for(500); /* the write deadline */
+    for (int i = 0; i < 200 && http_server_connections(server) > 0; i++)
+        run_for(50); /* the write deadline */
     assert_int_equal(http_server_connections(server), 0);
     peer_close(&p);
 }
@@ -974,9 +975,12 @@ static void a_client_that_shuts_its_side_still_gets_a_prompt_answer(void **state
 static void draining_ends_idle_connections_and_marks_answers(void **state)
 {
     (void)state;
-    struct peer idle, busy;
+    struct peer idle, silent, busy;
     peer_open(&idle);
+    peer_open(&silent);
     peer_open(&busy);
+    peer_send(&idle, STR("GET /one HTTP/1.1\r\n" H "\r\n"));
+    peer_await(&idle, "hello");
     peer_send(&busy, STR("GET /held HTTP/1.1\r\n" H "\r\n"));
     run_for(20);
     http_server_drain(server);
@@ -984,8 +988,44 @@ static void draining_ends_idle_connections_and_marks_answers(void **state)
     http_reply(held, 200, NULL, STR("bye"));
     peer_await(&busy, NULL);
     assert_int_equal(count(&busy.got, "Connection: close"), 1);
+    assert_false(silent.eof); /* it may ask yet */
+    peer_await(&silent, NULL);
+    assert_int_equal(silent.got.len, 0);
     peer_close(&idle);
+    peer_close(&silent);
     peer_close(&busy);
+    run_for(20);
+    assert_int_equal(http_server_connections(server), 0);
+}
+
+/* Whatever a client has sent before it could know: behind an answer on a kept connection, on a new one, and
+ * on one that is not accepted yet. */
+static void draining_answers_what_was_sent_before(void **state)
+{
+    (void)state;
+    static const char text[] = "GET /last HTTP/1.1\r\n" H "\r\n";
+    struct peer kept, fresh, waiting, late;
+    peer_open(&kept);
+    peer_open(&fresh);
+    peer_open(&late);
+    peer_send(&kept, STR("GET /one HTTP/1.1\r\n" H "\r\n"));
+    peer_await(&kept, "hello");
+    run_for(20);
+    peer_open(&waiting); /* from here on the loop does not run */
+    struct peer *const all[] = {&kept, &fresh, &waiting};
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(send(all[i]->fd, text, sizeof text - 1, 0), sizeof text - 1);
+    http_server_drain(server);
+    for (size_t i = 0; i < 3; i++) {
+        peer_await(all[i], NULL);
+        assert_int_equal(count(&all[i]->got, "Connection: close"), 1);
+    }
+    peer_send(&late, STR("GET /last HTTP/1.1\r\n" H "\r\n"));
+    peer_await(&late, NULL);
+    assert_int_equal(count(&late.got, "Connection: close"), 1);
+    for (size_t i = 0; i < 3; i++)
+        peer_close(all[i]);
+    peer_close(&late);
     run_for(20);
     assert_int_equal(http_server_connections(server), 0);
 }
@@ -1066,6 +1106,7 @@ int main(void)
         T(a_hang_up_is_seen_while_waiting),
         T(a_client_that_shuts_its_side_still_gets_a_prompt_answer),
         T(draining_ends_idle_connections_and_marks_answers),
+        T(draining_answers_what_was_sent_before),
         T(beyond_the_limit_connections_get_503),
         T(queries_are_decoded),
     };
