@@ -97,10 +97,10 @@ def canceled_ones(s):
 
 
 def batches(s):
-    """One that runs, and one whose items are canceled: fed, not fed, and waiting for their time."""
+    """One that runs, and one whose items are canceled: waiting for their time behind the cursor, fed, and not fed."""
     line = json.dumps({"agent": "echo", "prompt": "x"}) + "\n"
     a = s.second.call("POST", "/v1/batches", line.encode() * 20, NDJSON).json["id"]
-    items = [{"agent": "probe", "prompt": order(sleep=60)}] * 3 + [{"agent": "echo", "prompt": "x", "not_before": later()}] * 4 + \
+    items = [{"agent": "echo", "prompt": "x", "not_before": later()}] * 4 + [{"agent": "probe", "prompt": order(sleep=60)}] * 3 + \
         [{"agent": "echo", "prompt": "x"}] * 40
     b = s.client.call("POST", "/v1/batches?max_concurrency=1", "\n".join(map(json.dumps, items)).encode(), NDJSON).json["id"]
     until("it runs", lambda: s.client.call("GET", f"/v1/batches/{b}").json["counts"]["running"])
