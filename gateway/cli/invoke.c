@@ -15,6 +15,7 @@
 #include "attach.h"
 #include "base/id.h"
 #include "cli.h"
+#include "crypto/crypto.h"
 #include "follow.h"
 #include "json/writer.h"
 #include "progress.h"
@@ -34,7 +35,7 @@ struct invoke {
     const char *agent, *prompt, *file, *key, *priority, *not_before;
     int64_t timeout_s;
     char begin[CLI_WHEN_BYTES]; /* not_before as a time: the same when it is sent again */
-    struct cli_list metadata, attach;
+    struct cli_list metadata, attach, env;
     struct attach_form form; /* of what is attached */
     struct progress sent;
     bool detach, stream;
@@ -99,6 +100,27 @@ static int take_prompt(struct invoke *in)
     return 0;
 }
 
+/* Values come from our own environment: arguments are there for every process to see. */
+static int write_env(const struct cli_list *names, struct json_writer *w)
+{
+    jw_key(w, "env");
+    jw_object(w);
+    for (int i = 0; i < names->count; i++) {
+        const char *name = names->items[i], *value = getenv(name);
+        if (strchr(name, '=') != NULL)
+            return cli_error(
+                "--env takes a name, its value comes from the environment (arguments are there for "
+                "every process to see): NAME=… sandpiper invoke … --env NAME");
+        if (value == NULL)
+            return cli_error("--env %s: there is no such variable in the environment", name);
+        if (!str_is_utf8(str_of(value)))
+            return cli_error("--env %s: its value is not UTF-8 text", name);
+        jw_kcstr(w, name, value);
+    }
+    jw_object_end(w);
+    return 0;
+}
+
 static int write_body(struct invoke *in, struct buf *body)
 {
     struct json_writer w = json_writer(body);
@@ -113,8 +135,17 @@ static int write_body(struct invoke *in, struct buf *body)
         jw_kcstr(&w, "not_before", in->begin);
     if (in->metadata.count > 0 && cli_metadata(&w, &in->metadata) != 0)
         return STATUS_USAGE;
+    if (in->env.count > 0 && write_env(&in->env, &w) != 0)
+        return STATUS_USAGE;
     jw_object_end(&w);
     return body->failed ? cli_error("the submission is too large") : 0;
+}
+
+static void forget(const struct invoke *in, struct buf *body)
+{
+    if (in->env.count > 0)
+        crypto_wipe(body->data, body->len);
+    buf_deinit(body);
 }
 
 static void on_sent(void *arg, int64_t sent)
@@ -179,7 +210,7 @@ static int submit(struct invoke *in, int wait_s)
         api_call(in->cli, &q, &in->record);
         status = take_record(in);
     }
-    buf_deinit(&body);
+    forget(in, &body);
     return status;
 }
 
@@ -347,7 +378,7 @@ static int stream(struct invoke *in)
     str_copy(str_of(in->id), f.id, sizeof f.id);
     if (status == 0)
         status = follow_run(in->cli, &f, before ? NULL : &q);
-    buf_deinit(&body);
+    forget(in, &body);
     reply_deinit(&in->record);
     in->record = f.result;
     in->last_output = f.last_output;
@@ -402,6 +433,7 @@ int command_invoke(struct cli *cli, int argc, char **argv)
         {"priority", CLI_TEXT, &in.priority, "P", "high, normal or low"},
         {"attach", CLI_LIST, &in.attach, "PATH[=NAME]",
          "send a file along, under its own or that name; may be repeated"},
+        {"env", CLI_LIST, &in.env, "NAME", "pass a variable of this environment on; may be repeated"},
         {"metadata", CLI_LIST, &in.metadata, "KEY=VALUE", "kept with the invocation; may be repeated"},
         {"not-before", CLI_TEXT, &in.not_before, "T",
          "begin then: 90s, 15m, 1h, 2d from now, or an RFC 3339 time"},

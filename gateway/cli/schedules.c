@@ -157,7 +157,7 @@ static int create(struct schedules *x, char *const *args)
 
 static int run(struct schedules *x, const char *verb, char *const *args, int n)
 {
-    if (strcmp(verb, "list") == 0 && n == 0)
+    if ((strcmp(verb, "list") == 0 || strcmp(verb, "ls") == 0) && n == 0)
         return list(x);
     if (strcmp(verb, "create") == 0 && n == 3 && x->cron != NULL)
         return create(x, args);

@@ -305,15 +305,11 @@ static int run_replay(struct cli *cli, const struct options *o, char **argv)
 /* ---- the command ---- */
 
 static const struct verb verbs[] = {
-    {"list", 0, run_list},
-    {"create", 1, run_create},
-    {"delete", 1, run_delete},
-    {"enable", 1, run_enable},
-    {"rotate", 1, run_rotate},
-    {"test", 1, run_test},
-    {"deliveries", 1, run_deliveries},
-    {"redeliver", 2, run_redeliver},
-    {"replay", 1, run_replay},
+    {"list", 0, run_list},           {"ls", 0, run_list},
+    {"create", 1, run_create},       {"delete", 1, run_delete},
+    {"enable", 1, run_enable},       {"rotate", 1, run_rotate},
+    {"test", 1, run_test},           {"deliveries", 1, run_deliveries},
+    {"redeliver", 2, run_redeliver}, {"replay", 1, run_replay},
 };
 
 int command_webhooks(struct cli *cli, int argc, char **argv)

@@ -128,6 +128,16 @@ def test_a_busy_gateway_is_asked_again_under_the_same_key(gateway):
     assert first == second
 
 
+def test_env_comes_from_the_environment_alone(gateway):
+    gateway.answers["POST /v1/invocations"] = (200, record(status="succeeded", output="x", output_size=1))
+    assert cli(gateway, "invoke", "a", "x", "--env", "ONE", "--env", "TWO", ONE="1 \"é\"", TWO="").returncode == 0
+    assert gateway.submitted()[0][1]["env"] == {"ONE": "1 \"é\"", "TWO": ""}
+    for value, words in (("ONE=1", b"NAME=\xe2\x80\xa6 sandpiper invoke"), ("NOT_THERE", b"no such variable"), ("BROKEN", b"UTF-8")):
+        r = cli(gateway, "invoke", "a", "x", "--env", value, BROKEN="\udcff")
+        assert r.returncode == 2 and words in r.stderr, r.stderr
+    assert len(gateway.submitted()) == 1
+
+
 def test_a_prompt_from_a_file(gateway, tmp_path):
     gateway.answers["POST /v1/invocations"] = (200, record(status="succeeded", output="x", output_size=1))
     path = tmp_path / "prompt.txt"
