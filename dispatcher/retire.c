@@ -1,7 +1,8 @@
 /* Retiring (retire.h). A pass:
  *
- *   retire what is too many -> the retired ones that still have a snapshot, when the grace is over -> a walk
- * over the invocations since the oldest of them, page by page, that strikes off those which an open one has
+ *   what deleted agents have left dropped as far as nothing needs it -> what is too many retired -> the
+ * retired ones that still have a snapshot, when the grace is over -> a walk over the invocations since the
+ * oldest of them, page by page, that strikes off those which an open one has
  * -> snapshots deleted -> archives dropped
  *
  * There is no index of invocations by version: every submission would pay for it. So the walk, which happens
@@ -156,12 +157,22 @@ static void on_retired(void *arg, int count, const struct err *err)
         pass_end(r);
 }
 
+static void on_left(void *arg, int count, const struct err *err)
+{
+    (void)arg;
+    if (err != NULL)
+        log_warn("dropping what deleted agents left failed; the next pass will", LF_ERR(err));
+    if (count > 0)
+        log_info("what deleted agents left is dropped", LF_INT("secrets_and_builds", count));
+}
+
 static void pass(void *arg)
 {
     struct retire *r = arg;
     if (r->running || !leading(r->d->lead))
         return;
     r->running = true;
+    retired_left(r->d->pg, DB_MS, on_left, NULL);
     if (retire_versions(r->d->pg, (int)r->d->settings->keep_versions, DB_MS, on_retired, r) != 0)
         pass_end(r);
 }

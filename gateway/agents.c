@@ -1,4 +1,7 @@
-/* GET /v1/agents[/{slug}]. */
+/* GET /v1/agents[/{slug}], DELETE /v1/agents/{slug}.
+ *
+ * A deleted agent is found no more by this gateway from the answer on; by the others within a second
+ * (targets.h). What they accept until then runs, as what was accepted before. */
 #include "agents.h"
 
 #include <stdio.h>
@@ -7,6 +10,7 @@
 
 #include "json/writer.h"
 #include "page.h"
+#include "store/agent_delete.h"
 #include "store/agents.h"
 #include "targets.h"
 
@@ -193,4 +197,44 @@ void agents_list(struct call *c)
         call_fail(c, &err);
     else
         ask(c, str_of(NULL), &page, 0, 200);
+}
+
+/* ---- DELETE ---- */
+
+static void refuse_scheduled(struct call *c, const struct agent_deleted *what)
+{
+    char detail[5 * (AGENT_SLUG_BYTES + 2) + 80], more[40] = "";
+    if (what->schedule_count > 5)
+        snprintf(more, sizeof more, " and %lld more", (long long)what->schedule_count - 5);
+    snprintf(detail, sizeof detail, "schedules name it: %.*s%s. Delete these first",
+             STR_ARG(what->schedule_names), more);
+    call_fail_code(c, ERR_AGENT_SCHEDULED, detail);
+}
+
+static void on_deleted(void *arg, const struct agent_deleted *what, const struct err *err)
+{
+    struct call *c = arg;
+    targets_forget(c->g->targets, c->tenant, c->arg);
+    if (!call_leave(c))
+        return;
+    if (err != NULL) /* it may be repeated: so that its outcome is not known is no news */
+        call_fail_query(c, err);
+    else if (!what->there)
+        call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
+    else if (what->schedule_count > 0)
+        refuse_scheduled(c, what);
+    else
+        call_reply_bytes(c, 204, NULL, STR(""));
+}
+
+void agent_delete_call(struct call *c)
+{
+    struct err err = ERR_INIT;
+    if (!agent_slug_valid(c->arg)) {
+        call_fail_code(c, ERR_AGENT_NOT_FOUND, NULL);
+        return;
+    }
+    call_enter(c);
+    if (agent_delete(c->g->files, c->tenant, c->arg, STORE_MS, on_deleted, c, &err) != 0 && call_leave(c))
+        call_fail(c, &err);
 }

@@ -10,6 +10,7 @@ struct json_writer;
 void agent_deploy_call(struct call *c); /* deploy.c */
 void agents_list(struct call *c);
 void agent_show(struct call *c);
+void agent_delete_call(struct call *c);
 
 /* Answers with one agent's record, `status` as given; 404 without one. */
 void agent_answer(struct call *c, struct str slug, int status);

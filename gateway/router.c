@@ -41,6 +41,7 @@ static const struct operation_handler handlers[] = {
     {"deployAgent", agent_deploy_call},
     {"listAgents", agents_list},
     {"getAgent", agent_show},
+    {"deleteAgent", agent_delete_call},
     {"listVersions", versions_list},
     {"getVersion", version_show},
     {"getBuildLog", version_log},

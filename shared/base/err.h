@@ -44,6 +44,7 @@ enum err_retry {
     X(ERR_METHOD, "method_not_allowed", 405, RETRY_NEVER, "The resource does not have this method.")         \
     X(ERR_REQUEST_TIMEOUT, "request_timeout", 408, RETRY_LATER, "The request did not arrive in time.")       \
     X(ERR_AGENT_NOT_READY, "agent_not_ready", 409, RETRY_LATER, "The agent has no version that is ready.")   \
+    X(ERR_AGENT_SCHEDULED, "agent_scheduled", 409, RETRY_NEVER, "Schedules name the agent.")                 \
     X(ERR_VERSION_NOT_READY, "version_not_ready", 409, RETRY_NEVER,                                          \
       "The version cannot serve: its build goes on, or failed.")                                             \
     X(ERR_VERSION_RETIRED, "version_retired", 409, RETRY_NEVER,                                              \

@@ -12,7 +12,7 @@ static const char sql_resolve[] = "SELECT a.id, coalesce(v.version, 0), coalesce
                                   "coalesce(v.retry_on, 0::int2) FROM agents a "
                                   "LEFT JOIN agent_versions v ON v.agent = a.id AND v.version = "
                                   "CASE WHEN $3 > 0 THEN $3 ELSE coalesce(a.serving, a.latest) END "
-                                  "WHERE a.tenant = $1 AND a.slug = $2";
+                                  "WHERE a.tenant = $1 AND a.slug = $2 AND a.deleted_at IS NULL";
 
 static void reply_resolve(void *arg, const struct pg_result *r, const struct err *err)
 {
@@ -53,7 +53,8 @@ static const char sql_agents[] =
     "v.git_url, v.git_ref, v.git_commit, v.template FROM agents a JOIN "
     "agent_versions v ON v.agent = a.id AND v.version = "
     "a.latest "
-    "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 ORDER BY a.slug LIMIT $4";
+    "WHERE a.tenant = $1 AND ($2 = '' OR a.slug = $2) AND a.slug > $3 AND a.deleted_at IS NULL "
+    "ORDER BY a.slug LIMIT $4";
 
 static void read_agent(const struct pg_result *r, int i, struct agent_record *out)
 {
@@ -251,19 +252,23 @@ int agent_same(struct pg *pg, int32_t tenant, struct str slug, const struct agen
 /* ---- for executors ---- */
 
 static const char sql_version[] =
-    "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.slug, v.runtime, v.entry, v.install, v.snapshot, "
+    "SELECT v.id, v.agent, v.tenant, v.version, v.status, a.name, v.runtime, v.entry, v.install, v.snapshot, "
     "v.archive_bytes, v.manifest, v.git_url, v.git_ref, v.template IS NOT NULL FROM agent_versions v JOIN "
     "agents a ON a.id = v.agent "
     "WHERE v.agent = $1 "
     "AND v.version "
     "= $2";
 static const char sql_file_get[] = "SELECT data FROM agent_files WHERE id = $1 AND chunk = $2";
+/* The agent's row is locked first, as by every other choice of the version that serves. */
 static const char sql_finish[] =
-    "WITH v AS (UPDATE agent_versions SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, "
+    "WITH g AS (SELECT id FROM agents WHERE id = (SELECT agent FROM agent_versions WHERE id = $1) FOR "
+    "UPDATE), "
+    "v AS (UPDATE agent_versions u SET status = $2, snapshot = nullif($3, ''), error_code = nullif($4, "
     "''), "
-    "error_message = nullif($5, ''), build_log = $6, finished_at = now() WHERE id = $1 AND status = 0 "
+    "error_message = nullif($5, ''), build_log = $6, finished_at = now() FROM g WHERE u.id = $1 AND u.agent "
+    "= g.id AND u.status = 0 "
     "AND ($7 = 0 OR EXISTS (SELECT FROM build_logs l WHERE l.id = $1 AND l.try = $7)) "
-    "RETURNING id, agent, version, status), "
+    "RETURNING u.id, u.agent, u.version, u.status), "
     "dropped AS (DELETE FROM agent_files f USING v WHERE f.id = v.id AND v.status = 2) "
     "UPDATE agents a SET serving = v.version, rolled_back_from = NULL FROM v "
     "WHERE a.id = v.agent AND v.status = 1 AND greatest(a.serving, a.serves_after) < v.version";

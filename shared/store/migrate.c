@@ -12,7 +12,7 @@ extern const char migration_0001[], migration_0002[], migration_0003[], migratio
     migration_0006[], migration_0007[], migration_0009[], migration_0010[], migration_0011[],
     migration_0012[], migration_0013[], migration_0014[], migration_0015[], migration_0016[],
     migration_0017[], migration_0018[], migration_0019[], migration_0020[], migration_0021[],
-    migration_0022[];
+    migration_0022[], migration_0023[];
 
 const struct migration migrations[] = {
     {1, "init", migration_0001},         {2, "cursor_key", migration_0002},
@@ -25,7 +25,7 @@ const struct migration migrations[] = {
     {16, "retired", migration_0016},     {17, "git", migration_0017},
     {18, "files", migration_0018},       {19, "keys", migration_0019},
     {20, "templates", migration_0020},   {21, "usage_sums", migration_0021},
-    {22, "build_logs", migration_0022},
+    {22, "build_logs", migration_0022},  {23, "deleted", migration_0023},
 };
 const int migration_count = sizeof migrations / sizeof *migrations;
 

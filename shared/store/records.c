@@ -36,7 +36,7 @@
     "a.id BETWEEN $3 AND $4 ORDER BY attempt DESC LIMIT 1) a ON true "                          \
     "LEFT JOIN LATERAL (SELECT * FROM usage u WHERE u.id = w.id AND u.attempt = r.attempt AND " \
     "u.id BETWEEN $3 AND $4 OFFSET 0) u ON true "                                               \
-    "JOIN LATERAL (SELECT slug FROM agents g WHERE g.id = i.agent OFFSET 0) g ON true"
+    "JOIN LATERAL (SELECT name AS slug FROM agents g WHERE g.id = i.agent OFFSET 0) g ON true"
 
 #define CANCELED "EXISTS (SELECT FROM cancels c WHERE c.id = i.id AND c.id BETWEEN $3 AND $4)"
 #define FILES                                                                    \

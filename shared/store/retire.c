@@ -33,6 +33,35 @@ int retire_versions(struct pg *pg, int keep, int64_t deadline_ms, retire_fn *fn,
     return store_query(pg, sql_retire, p, deadline_ms, reply_retire, (void (*)(void))fn, arg, NULL);
 }
 
+/* ---- what deleted agents leave ---- */
+
+enum { LEFT_AT_ONCE = 100 };
+
+static const char sql_left[] =
+    "WITH v AS (SELECT v.id FROM agents a JOIN agent_versions v ON v.agent = a.id WHERE a.deleted_at IS NOT "
+    "NULL AND v.status = 2 AND (EXISTS (SELECT FROM build_logs l WHERE l.id = v.id) OR EXISTS (SELECT FROM "
+    "agent_files f WHERE f.id = v.id)) LIMIT $1), "
+    "f AS (DELETE FROM agent_files f USING v WHERE f.id = v.id), "
+    "l AS (DELETE FROM build_logs l USING v WHERE l.id = v.id), "
+    "s AS (DELETE FROM agent_secrets s USING agents a WHERE a.id = s.agent AND a.deleted_at IS NOT NULL AND "
+    "NOT EXISTS (SELECT FROM agent_versions o WHERE o.agent = a.id AND o.snapshot IS NOT NULL) RETURNING 1) "
+    "SELECT (SELECT count(*) FROM v) + (SELECT count(*) FROM s)";
+
+static void reply_left(void *arg, const struct pg_result *r, const struct err *err)
+{
+    struct store_call *c = arg;
+    ((retire_fn *)c->fn)(c->arg, err == NULL ? (int)pg_get_int8(r, 0, 0) : 0, err);
+    free(c);
+}
+
+int retired_left(struct pg *pg, int64_t deadline_ms, retire_fn *fn, void *arg)
+{
+    struct pg_params *p = pg_params_new(64);
+    if (p != NULL)
+        pg_put_int8(p, LEFT_AT_ONCE);
+    return store_query(pg, sql_left, p, deadline_ms, reply_left, (void (*)(void))fn, arg, NULL);
+}
+
 /* ---- those that still have their snapshot ---- */
 
 static const char sql_list[] =

@@ -17,6 +17,10 @@
 typedef void retire_fn(void *arg, int count, const struct err *err);
 int retire_versions(struct pg *pg, int keep, int64_t deadline_ms, retire_fn *fn, void *arg);
 
+/* Drops what nothing can need of deleted agents: their secrets, when no version of theirs has a snapshot any
+ * more; archives and logs of builds that failed, a bounded number at once. count: how much it was. */
+int retired_left(struct pg *pg, int64_t deadline_ms, retire_fn *fn, void *arg);
+
 /* One that is retired and still has its snapshot. */
 struct retired {
     struct uuid id, agent;

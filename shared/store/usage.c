@@ -26,7 +26,7 @@
  * those that are asked for. */
 static const char sql_get[] =
     "WITH s AS (SELECT * FROM usage_daily " IN_DAYS " UNION ALL SELECT * FROM usage_deltas " IN_DAYS "), "
-    "a AS (SELECT id FROM agents WHERE tenant = $1 AND slug = $7), "
+    "a AS (SELECT id FROM agents WHERE tenant = $1 AND name = $7), "
     "g AS MATERIALIZED (SELECT CASE WHEN $4 THEN day - " EPOCH " ELSE 0 END AS day, "
     "CASE WHEN $5 THEN agent ELSE " NOBODY " END AS agent, "
     "CASE WHEN $6 THEN api_key ELSE " NOBODY " END AS api_key, " SUMS " FROM s "
@@ -35,7 +35,7 @@ static const char sql_get[] =
     "x AS (SELECT 0::int2 AS kind, 0 AS day, " NOBODY " AS agent, " NOBODY " AS api_key, " SUMS " FROM g "
     "UNION ALL (SELECT 1::int2, g.* FROM g WHERE (g.day, g.agent, g.api_key) > ($9, $10, $11) "
     "ORDER BY g.day, g.agent, g.api_key LIMIT $12)) "
-    "SELECT x.kind, x.day, x.agent, x.api_key, n.slug, k.name, $7 = '' OR EXISTS (SELECT FROM a), "
+    "SELECT x.kind, x.day, x.agent, x.api_key, n.name, k.name, $7 = '' OR EXISTS (SELECT FROM a), "
     "$8::uuid IS NULL OR EXISTS (SELECT FROM api_keys WHERE tenant = $1 AND id = $8), "
     "coalesce(x.succeeded, 0), coalesce(x.failed, 0), coalesce(x.timed_out, 0), coalesce(x.canceled, 0), "
     "coalesce(x.expired, 0), coalesce(x.error, 0), coalesce(x.attempts, 0), coalesce(x.sandbox_ms, 0), "

@@ -112,6 +112,8 @@ def make_keys(stack):
 
 def request_of(r, stack, contract, operation, ids):
     path = {p["name"]: path_value(r, stack, p["name"], ids) for p in operation.of("path")}
+    if operation.id == "deleteAgent" and path["name"] == AGENT:  # which others need
+        path["name"] = "passing"
     query, headers, body = [], {}, None
     for p in operation.of("query"):
         if r.random() < 0.4:
@@ -180,7 +182,7 @@ class Maker:
 
     def values(self, operation, id=None):
         done = self.batch if operation.path.startswith("/v1/batches") else self.done
-        known = {"id": id or done, "name": AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN", "key": self.key, "version": 1}
+        known = {"id": id or done, "name": "doomed" if operation.id == "deleteAgent" else AGENT, "code": "poison", "webhook": self.webhook, "secret": "TOKEN", "key": self.key, "version": 1}
         return {p["name"]: known.get(p["name"], "x") for p in operation.of("path")}
 
     def send(self, operation, target=None, headers="", body=b"", port=None, keyed=True, key=None):
@@ -506,6 +508,20 @@ class Maker:
     def deployAgent_202(self, operation, rebuild="true"):
         return self.call(operation, archive({"agent.json": '{"runtime": "command", "entry": "cat"}'}),
                          {"Content-Type": "application/gzip"}, [("name", "deployed"), ("rebuild", rebuild)])
+
+    def doomed(self):
+        self.client.deploy("doomed", {"agent.json": '{"runtime": "command", "entry": "cat"}'})
+
+    def deleteAgent_204(self, operation):
+        self.doomed()
+        return self.call(operation, name="doomed")
+
+    def deleteAgent_409(self, operation):
+        self.doomed()
+        self.client.call("POST", "/v1/schedules", {"name": "holds", "agent": "doomed", "prompt": "", "cron": "0 0 1 1 *"})
+        answer = self.call(operation, name="doomed")
+        self.client.call("DELETE", "/v1/schedules/holds")
+        return answer
 
     def deployAgent_403(self, operation):
         deployment = self.stack.psql("select id from deployment")
