@@ -1,4 +1,4 @@
-/* ls, agents: lists (walk.h). */
+/* ls: the list of invocations (walk.h). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,6 @@
 
 enum {
     INVOCATIONS_PAGE = 200,
-    AGENTS_PAGE = 200,
     SHOWN_DEFAULT = 50,
     NAME_WIDTH = 12,
     SHORT_TEXT_BYTES = 24,
@@ -181,43 +180,4 @@ int command_ls(struct cli *cli, int argc, char **argv)
     if (ls.limit > 0 && ls.all)
         return cli_error("give --limit or --all, not both");
     return list_invocations(cli, &ls);
-}
-
-/* ---- agents ---- */
-
-static void print_agents(struct walk *w, const struct reply *r, const struct json_value *records)
-{
-    if (w->shown == 0 && json_first(records) != NULL)
-        printf("%-32s %-9s %-8s %-9s %s\n", "NAME", "STATUS", "VERSION", "SOURCE", "LATEST BUILD");
-    for (const struct json_value *a = json_first(records); a != NULL; a = json_next(a)) {
-        const struct json_value *build = json_get(a, "latest_build");
-        struct str name = reply_str(a, "name"), state = reply_str(a, "status"),
-                   built = reply_str(build, "status"), source = reply_str(json_get(build, "source"), "type"),
-                   created = reply_str(build, "created_at");
-        int64_t version = reply_int(r, a, "version");
-        char serving[SHORT_TEXT_BYTES] = "-";
-        if (version >= 0)
-            snprintf(serving, sizeof serving, "%lld", (long long)version);
-        printf("%-32.*s %-9.*s %-8s %-9.*s %lld %.*s, %.*s\n", STR_ARG(name), STR_ARG(state), serving,
-               STR_ARG(source), (long long)reply_int(r, build, "version"), STR_ARG(built), STR_ARG(created));
-    }
-}
-
-int command_agents(struct cli *cli, int argc, char **argv)
-{
-    static const struct cli_usage usage = {
-        "agents",
-        "Lists the agents: the version that serves, and the newest build.\n"
-        "--json prints one agent a line.",
-        NULL, 0, 0};
-    struct walk w = {.cli = cli, .member = "agents", .page = AGENTS_PAGE, .left = -1, .take = print_agents};
-    int first, status;
-    if (!cli_parse(cli, &usage, argc, argv, &first, &status))
-        return status;
-    walk_begin(&w, "/v1/agents?");
-    status = walk_pages(&w);
-    if (status == STATUS_OK && w.shown == 0 && !cli->json)
-        cli_error("there are no agents yet; 'sandpiper deploy DIR' makes one");
-    buf_deinit(&w.path);
-    return status;
 }

@@ -21,7 +21,7 @@ static const struct command commands[] = {
     {"invoke", command_invoke, "invoke AGENT [PROMPT]: run an agent and print its answer"},
     {"batch", command_batch, "batch submit|status|results|cancel|ls: many invocations, submitted together"},
     {"ls", command_ls, "list invocations"},
-    {"agents", command_agents, "list the agents"},
+    {"agents", command_agents, "agents ls|delete: the agents, and one of them deleted"},
     {"versions", command_versions, "versions NAME: list the versions of an agent"},
     {"rollback", command_rollback, "rollback NAME [VERSION]: make another version of an agent serve"},
     {"get", command_get, "get ID|AGENT: show an invocation; of an agent, its newest"},
