@@ -13,7 +13,10 @@ static const char sql_retire[] =
     "NOT EXISTS (SELECT FROM schedules s WHERE s.tenant = a.tenant AND s.agent = a.slug AND s.version = "
     "v.version)), "
     "a AS (SELECT id, serving FROM agents WHERE id IN (SELECT agent FROM c WHERE n > $1) ORDER BY id FOR "
-    "UPDATE) "
+    "UPDATE), "
+    "f AS (SELECT id, row_number() OVER (PARTITION BY agent ORDER BY version DESC) AS n FROM agent_versions "
+    "WHERE status = 2), "
+    "l AS (DELETE FROM build_logs l USING f WHERE f.n > $1 AND l.id = f.id) "
     "UPDATE agent_versions v SET status = 3, retired_at = now() FROM c, a WHERE c.n > $1 AND v.agent = "
     "c.agent "
     "AND v.version = c.version AND a.id = v.agent AND v.status = 1 AND v.version <> a.serving";

@@ -13,7 +13,8 @@
 #include "postgres/pg.h"
 
 /* Retires ready versions: of each agent all but the newest `keep` besides the one that serves and those that
- * schedules name. From here on nothing new gets them; what was accepted runs. count: how many. */
+ * schedules name. From here on nothing new gets them; what was accepted runs. count: how many.
+ * Of versions whose build failed the newest `keep` keep their log, of the others its last 64 KiB are left. */
 typedef void retire_fn(void *arg, int count, const struct err *err);
 int retire_versions(struct pg *pg, int keep, int64_t deadline_ms, retire_fn *fn, void *arg);
 

@@ -153,3 +153,31 @@ def test_snapshots_that_no_version_has_go(stack):
     for s in provider(stack, "GET", "/snapshots"):
         if s["names"] and s["names"][0] in names:
             provider(stack, "DELETE", f"/templates/{s['snapshotID']}")
+
+
+def pieces(stack, name):
+    rows = stack.psql("select v.version, count(p.id) from agents a join agent_versions v on v.agent = a.id "
+                      f"left join build_log_pieces p on p.id = v.id where a.slug = '{name}' group by 1 order by 1").splitlines()
+    return {int(v): int(n) for v, n in (row.split("|") for row in rows)}
+
+
+def test_logs_go_with_what_is_done_away_with_and_their_end_stays(stack):
+    for n in (1, 2, 3, 4):
+        deploy(stack, "logged", n, install=f"echo built {n}; head -c 70000 /dev/zero | tr '\\0' x; echo; echo end")
+    until("the oldest log is gone", lambda: pieces(stack, "logged")[1] == 0, 60)
+    assert all(pieces(stack, "logged")[v] for v in (2, 3, 4)), "the serving one and the two before keep theirs"
+    log = stack.client.call("GET", "/v1/agents/logged/versions/1/log")
+    assert log.status == 200 and len(log.body) == 64 * 1024 and log.body.endswith(b"x\nend\n")
+    assert stack.client.call("GET", "/v1/agents/logged/versions/1/log?follow=true&offset=65530").body == b"x\nend\n"
+    assert b"built 2" in stack.client.call("GET", "/v1/agents/logged/versions/2/log").body
+
+
+def test_logs_of_failed_builds_are_kept_for_the_newest(stack):
+    for n in (1, 2, 3, 4):
+        a = stack.client.call("POST", "/v1/agents?name=unlucky", archive(
+            {"agent.json": json.dumps({"runtime": "command", "entry": "true", "install": f"echo try {n}; exit 1"})}), GZIP)
+        assert a.status == 202
+        until("it has failed", lambda n=n: status(stack, "unlucky")[n] == "failed", 60)
+    until("the older logs are gone", lambda: pieces(stack, "unlucky")[1] == pieces(stack, "unlucky")[2] == 0, 60)
+    assert pieces(stack, "unlucky")[3] and pieces(stack, "unlucky")[4]
+    assert stack.client.call("GET", "/v1/agents/unlucky/versions/1/log").body.endswith(b"try 1\n")
