@@ -35,14 +35,11 @@ int build_log_begin(struct pg *pg, struct uuid version, int64_t deadline_ms, bui
 }
 
 static const char sql_append[] =
-    "WITH l AS (UPDATE build_logs SET bytes = $3 + length($4::bytea), open = NOT $5 WHERE id = $1 AND try = "
-    "$2 AND "
-    "bytes IN ($3, $3 + length($4::bytea)) AND EXISTS (SELECT FROM agent_versions v WHERE v.id = $1 AND "
-    "v.status = "
-    "0) RETURNING id), "
+    "WITH l AS (UPDATE build_logs SET bytes = $3 + length($4::bytea), open = NOT $5 "
+    "WHERE id = $1 AND try = $2 AND bytes IN ($3, $3 + length($4::bytea)) "
+    "AND EXISTS (SELECT FROM agent_versions v WHERE v.id = $1 AND v.status = 0) RETURNING id), "
     "p AS (INSERT INTO build_log_pieces (id, at, data) SELECT id, $3, $4 FROM l WHERE length($4::bytea) > 0 "
-    "ON CONFLICT DO NOTHING) "
-    "SELECT 1 FROM l";
+    "ON CONFLICT DO NOTHING) SELECT 1 FROM l";
 
 static void reply_append(void *arg, const struct pg_result *r, const struct err *err)
 {

@@ -9,6 +9,7 @@ import pytest
 
 from builds_client import Follower, Gate, ended, log_of, send
 from stack import Stack, until
+from tcp_proxy import DOWN, UP
 
 MIB = 1 << 20
 
@@ -123,10 +124,11 @@ def test_a_log_just_over_its_bound_is_whole(own):
 
 
 def test_a_slow_reader_is_behind_and_loses_nothing(own, gate):
-    """It takes nothing while 4 MiB are written; the build does not wait for it."""
+    """It takes nothing while 4 MiB are written, more than there is room for on the way; the build does not wait for it."""
     c = own.client
-    path = send(c, "loud", f"echo begun; {gate.wait('loud')}; head -c 4000000 /dev/zero | tr '\\0' y; echo; echo end")
+    path = send(c, "loud", f"echo begun; {gate.wait('loud')}; head -c 4190000 /dev/zero | tr '\\0' y; echo; echo end")
     s = socket.socket()
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # so that the kernel holds little of it
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     s.settimeout(60)
     s.connect(("127.0.0.1", c.port))
@@ -246,19 +248,24 @@ def test_a_gateway_that_stops_lets_its_followers_go_and_another_goes_on(breakabl
     assert (seen + rest.end()).decode() == f"$ {install}\nbegun\nend\n" == log_of(c, path).decode()
 
 
-def test_the_build_goes_on_without_postgresql_and_its_log_is_whole(breakable, gate):
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_the_build_goes_on_without_postgresql_and_its_log_is_whole(breakable, gate, lost):
+    """A piece whose request is lost is stored by the second, one whose answer is lost is stored once."""
     s = breakable(via={"executor": ["postgres"]})
     c = s.client
-    install = f"echo begun; {gate.wait('away')}; seq 1 20000; echo end"
+    install = f"echo begun; {gate.wait('away-' + lost)}; seq 1 20000; echo end"
     path = send(c, "away", install)
     f = Follower(c, path + "/log")
     f.sees(b"begun\n")
     proxy = s.proxies["executor", "postgres"]
+    proxy.hold(UP if lost == "request" else DOWN)
+    gate.open("away-" + lost)
+    until("its sandbox has gone: the build waits for its log alone", lambda: not s.sandboxes(), 60)
+    stored = s.count("select bytes from build_logs") > len(f"$ {install}\nbegun\n")
+    assert stored == (lost == "answer")
     proxy.refuse()
     proxy.reset()
-    gate.open("away")
-    until("its sandbox has gone: the build waits for its log alone", lambda: not s.sandboxes(), 60)
-    assert b"end\n" not in f.seen.split(b"\n", 1)[1]
+    until("nothing is connected", lambda: proxy.open == 0)
     proxy.heal()
     text = f.end().decode()
     assert text == f"$ {install}\nbegun\n" + "".join(f"{i}\n" for i in range(1, 20001)) + "end\n" == log_of(c, path).decode()
