@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -92,6 +93,13 @@ def test_a_terminal_shows_the_log_as_it_comes(own, gate, tmp_path):
     assert log.startswith(f"The build of shown version 1:\r\n$ {install}\r\none\r\ntwo\r\nthree\r\n"), log
     assert "deployed shown version 1 in" in log and "title" not in log.split("\r\n", 2)[2] and "\x1b[2J" not in text
     assert "\x1b]0" in log_of(own.client, "/v1/agents/shown/versions/1").decode()  # the log itself is as it was written
+
+
+def test_a_build_that_writes_nothing_shows_nothing(own, tmp_path):
+    c = Command(own, "deploy", agent(tmp_path / "silent", ""), terminal=True)
+    assert c.end() == 0
+    shown = re.sub(r"\r\x1b\[K([|/\\-] [a-z]+ \d+s)?", "", c.text())  # without the spinner
+    assert re.fullmatch(r"deployed silent version 1 in [\d.]+ s\r\nTry: sandpiper invoke silent 'a prompt'\r\n", shown), shown
 
 
 def test_a_pipe_is_as_it_was_and_log_shows_it(own, gate, tmp_path):
