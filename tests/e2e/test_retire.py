@@ -1,10 +1,10 @@
 """Old versions go: what is kept, who may still run, and that nothing of them stays with the provider."""
 
 import datetime
-import signal
 import http.client
 import json
 import os
+import signal
 import uuid
 
 import pytest
