@@ -89,7 +89,8 @@ def test_json_is_one_event_a_line(stack):
 
 def test_an_attempt_that_begins_again_is_told(stack):
     retry = {"max_attempts": 2, "on": ["failed"]}
-    id = stack.client.submit("speaker", json.dumps([["err", "again\n"], ["exit", 1]]), retry=retry).json["id"]
+    # What an attempt wrote can be had while it runs, and for seconds afterwards: the first one gives the follower time.
+    id = stack.client.submit("speaker", json.dumps([["err", "again\n"], ["sleep", 3], ["exit", 1]]), retry=retry).json["id"]
     r = stack.cli("logs", "-f", id)
     assert r.stdout == b"again\nagain\n" and b"attempt 2 begins" in r.stderr
 

@@ -645,7 +645,7 @@ def test_refused(watched, name, request_of, status, code, word):
 
 
 def test_allow_names_the_methods(watched):
-    for path, allowed in (("/v1/agents", {"POST", "GET", "HEAD"}), ("/v1/agents/echo", {"GET", "HEAD"}), ("/healthz", {"GET", "HEAD"}),
+    for path, allowed in (("/v1/agents", {"POST", "GET", "HEAD"}), ("/v1/agents/echo", {"GET", "HEAD", "DELETE"}), ("/healthz", {"GET", "HEAD"}),
                           (f"/v1/invocations/{UNKNOWN_ID}/cancel", {"POST"})):
         status, headers, _ = send(watched.port, G(path, "PATCH").bytes(watched.key))
         assert (status, set(headers["allow"].upper().split(", "))) == (405, allowed), path
