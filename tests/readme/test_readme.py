@@ -73,6 +73,7 @@ WILD = [(r"\s*…\s*", ".*"),
         (r"\b\d{4}-\d\d-\d\dT[0-9:.]+Z", "[0-9T:.-]+Z"),
         (r'(?<=_ms":)\d+|(?<=_bytes":)\d+', "[0-9]+"),
         (r"\b\d+(?:\.\d+)? ?[smh]\b", "[0-9.]+ ?[smh]"),
+        (r"\b\d+ ms\b", "[0-9.]+ m?s"),
         (r"\s+", r"\s+")]
 
 
@@ -97,6 +98,7 @@ def test_the_rules():
     assert same('{"run_ms":1,"n":1}', '{"run_ms":222,"n":1}') and not same('{"run_ms":1,"n":1}', '{"run_ms":1,"n":2}')
     one, other = "inv_01a1fd5f-8385-7001-9b66-7ca8a28be6e9", "inv_00000000-8385-7001-9b66-7ca8a28be6e9"
     assert same(one, other) and not same(one, other[:-1]) and not same(one, other.replace("inv", "agt"))
+    assert same("3  112 ms  0", "3  7 ms   0") and same("112 ms", "1.2 s") and not same("3 112 ms", "4 112 ms")
     assert same("2s  0.03s  1", "45s 1.20s 1") and not same("2s  0.03s  1", "2s 0.03s 2")
     assert same("45s 1", "3m 1") and not same("reading time 1 min", "reading time 2 min")
     assert same("at 2026-11-21T07:30:00.123Z.", "at 2027-01-01T00:00:00Z.") and not same("a.b", "axb")
