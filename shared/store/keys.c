@@ -84,46 +84,44 @@ static void reply_create(void *arg, const struct pg_result *r, const struct err 
     free(c);
 }
 
-/* What comes behind the tenant. */
-static void put_key(struct pg_params *p, const struct key_record *k, const uint8_t hash[SHA256_BYTES],
-                    struct str key_text)
+/* Takes params, which hold the tenant (NULL is out of memory), and adds what comes behind it. */
+static int create(struct pg *pg, const char *sql, struct pg_params *p, const struct key_record *k,
+                  struct str key_text, int64_t deadline_ms, key_create_fn *fn, void *arg, struct err *err)
 {
-    pg_put_uuid(p, k->id);
-    pg_put_bytea(p, str_make((const char *)hash, SHA256_BYTES));
-    pg_put_text(p, k->name);
-    pg_put_text(p, str_make(key_text.p, KEY_PREFIX_BYTES));
-    pg_put_int2(p, (int16_t)k->scopes);
-    pg_put_time_or_null(p, k->expires_at);
-    pg_put_time(p, k->created_at);
-    pg_put_int8(p, KEYS_MAX);
+    uint8_t hash[SHA256_BYTES];
+    if (!crypto_api_key_hash(key_text, hash)) {
+        pg_params_free(&p);
+        return err_set(err, ERR_BAD_FIELD, "not an API key's form");
+    }
+    if (p != NULL) {
+        pg_put_uuid(p, k->id);
+        pg_put_bytea(p, str_make((const char *)hash, SHA256_BYTES));
+        pg_put_text(p, k->name);
+        pg_put_text(p, str_make(key_text.p, KEY_PREFIX_BYTES));
+        pg_put_int2(p, (int16_t)k->scopes);
+        pg_put_time_or_null(p, k->expires_at);
+        pg_put_time(p, k->created_at);
+        pg_put_int8(p, KEYS_MAX);
+    }
+    return store_query(pg, sql, p, deadline_ms, reply_create, (void (*)(void))fn, arg, err);
 }
 
 int key_create(struct pg *pg, int32_t tenant, const struct key_record *k, struct str key_text,
                int64_t deadline_ms, key_create_fn *fn, void *arg, struct err *err)
 {
-    uint8_t hash[SHA256_BYTES];
-    if (!crypto_api_key_hash(key_text, hash))
-        return err_set(err, ERR_BAD_FIELD, "not an API key's form");
     struct pg_params *p = pg_params_new(1024);
-    if (p != NULL) {
+    if (p != NULL)
         pg_put_int4(p, tenant);
-        put_key(p, k, hash, key_text);
-    }
-    return store_query(pg, sql_create, p, deadline_ms, reply_create, (void (*)(void))fn, arg, err);
+    return create(pg, sql_create, p, k, key_text, deadline_ms, fn, arg, err);
 }
 
 int key_create_for(struct pg *pg, struct str tenant, const struct key_record *k, struct str key_text,
                    int64_t deadline_ms, key_create_fn *fn, void *arg, struct err *err)
 {
-    uint8_t hash[SHA256_BYTES];
-    if (!crypto_api_key_hash(key_text, hash))
-        return err_set(err, ERR_BAD_FIELD, "not an API key's form");
     struct pg_params *p = pg_params_new(1024);
-    if (p != NULL) {
+    if (p != NULL)
         pg_put_text(p, tenant);
-        put_key(p, k, hash, key_text);
-    }
-    return store_query(pg, sql_create_for, p, deadline_ms, reply_create, (void (*)(void))fn, arg, err);
+    return create(pg, sql_create_for, p, k, key_text, deadline_ms, fn, arg, err);
 }
 
 /* ---- listing ---- */
